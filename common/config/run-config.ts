@@ -1,0 +1,167 @@
+import { z } from 'zod';
+
+/**
+ * One schema for a run: what `run.yaml` may say, what a checkpoint stores, what resume compares. Strict everywhere: an
+ * unknown key is an error, because a misspelt option that is silently ignored costs a night.
+ */
+
+const positiveInt = z.int().positive();
+const fraction = z.number().min(0).max(1);
+
+const towerWidth = positiveInt.describe('Width of the transformer; heads = width / headWidth');
+
+export const visionConfigSchema = z.strictObject({
+  imageSize: positiveInt.describe('Side of the square input, pixels'),
+  patchSize: positiveInt,
+  width: towerWidth,
+  layers: positiveInt,
+  headWidth: positiveInt.default(64),
+  mlpRatio: z.number().positive().default(4),
+});
+
+export const textConfigSchema = z.strictObject({
+  contextLength: positiveInt,
+  vocabSize: positiveInt,
+  width: towerWidth,
+  heads: positiveInt,
+  layers: positiveInt,
+  mlpRatio: z.number().positive().default(4),
+});
+
+export const modelConfigSchema = z.strictObject({
+  embedDim: positiveInt.describe('Width of the shared embedding'),
+  quickGelu: z.boolean().default(false).describe('x·sigmoid(1.702x) as in the OpenAI weights; otherwise exact erf GELU'),
+  vision: visionConfigSchema,
+  text: textConfigSchema,
+});
+
+/** A preset name, or a full model; with both, `preset` is the base and the rest overrides it (deep). */
+const modelSchema = z.union([
+  z.string().describe('Name of a preset, e.g. tiny, ViT-B-32'),
+  z.strictObject({
+    preset: z.string().optional(),
+    embedDim: positiveInt.optional(),
+    quickGelu: z.boolean().optional(),
+    vision: visionConfigSchema.partial().optional(),
+    text: textConfigSchema.partial().optional(),
+  }),
+]);
+
+const augmentSchema = z
+  .strictObject({
+    scale: z.tuple([fraction, fraction]).default([0.9, 1]).describe('Area range of the random resized crop'),
+    ratio: z.tuple([z.number().positive(), z.number().positive()]).default([3 / 4, 4 / 3]),
+    shift: fraction.default(0).describe('Largest shift as a fraction of the side; the border is filled with the background'),
+    zoom: z.tuple([z.number().positive(), z.number().positive()]).default([1, 1]).describe('Scale range about the centre'),
+    rotateDegrees: z.number().min(0).max(180).default(0),
+    colorJitter: fraction.default(0).describe('Brightness, contrast and saturation strength'),
+    hueJitter: z.number().min(0).max(0.5).default(0).describe('Largest hue turn, in turns'),
+    grayscale: fraction.default(0).describe('Probability'),
+    flip: fraction.default(0).describe('Probability of a horizontal flip; 0 as in CLIP'),
+  })
+  .prefault({});
+
+const dataSchema = z.strictObject({
+  manifest: z.string().describe('URL of the dataset manifest written by `covey pack`'),
+  augment: augmentSchema,
+  mean: z.tuple([z.number(), z.number(), z.number()]).default([0.48145466, 0.4578275, 0.40821073]),
+  std: z.tuple([z.number().positive(), z.number().positive(), z.number().positive()]).default([0.26862954, 0.26130258, 0.27577711]),
+  tokenizer: z.string().default('clip').describe('`clip` (49,408 tokens) or the URL of a tokenizer.json'),
+  cacheDir: z.string().optional().describe('Local shard cache. Default: a covey folder under the user cache directory'),
+  cacheBytesMax: positiveInt.default(20 * 2 ** 30),
+  decoded: z.strictObject({
+    side: z.int().min(0).default(0).describe('0: decode from the file each time. n: decode once to n×n pixels and augment from those'),
+    bytesMax: positiveInt.default(2 ** 30).describe('Memory for decoded pictures, per worker'),
+  }).prefault({}),
+  prefetchSteps: positiveInt.default(3),
+  pixelsMax: positiveInt.default(50_000_000).describe('A picture with more pixels is refused as broken'),
+  badSamplesMax: fraction.default(0.01).describe('Share of broken samples in the steps so far beyond which the run stops'),
+  shuffleBlockShards: positiveInt.default(8).describe('Shards per shuffle block: samples mix within a block'),
+});
+
+const optimizerSchema = z
+  .strictObject({
+    lr: z.number().positive().default(5e-4),
+    beta1: fraction.default(0.9),
+    beta2: fraction.default(0.98),
+    eps: z.number().positive().default(1e-6),
+    weightDecay: z.number().min(0).default(0.2),
+    decayRule: z.enum(['v4', 'legacy']).default('v4').describe('v4: ndim<=1 and class/positional embeddings excluded; legacy: ndim<2, bn, ln, bias, logit_scale'),
+    warmupSteps: z.int().min(0).default(10_000),
+    schedule: z.enum(['cosine', 'constant']).default('cosine'),
+    gradClipNorm: z.number().positive().optional(),
+  })
+  .prefault({});
+
+const trainSchema = z.strictObject({
+  steps: positiveInt.describe('Updates in the whole run'),
+  globalBatch: positiveInt,
+  lanes: positiveInt.describe('Fixed micro-batches of a step; the largest number of workers. Must divide globalBatch'),
+  precision: z.enum(['fp32', 'bf16']).default('fp32'),
+  deterministic: z.boolean().default(true),
+  nonFinite: z.enum(['skip', 'stop']).default('skip').describe('What to do with a step whose loss or gradient is NaN or Inf'),
+  nonFiniteMax: z.int().min(0).default(20).describe('Skipped steps beyond which the run stops'),
+  optimizer: optimizerSchema,
+  logitScaleInit: z.number().default(Math.log(1 / 0.07)).describe('Natural log'),
+  logitScaleMax: z.number().default(Math.log(100)).describe('Natural log; clamped to [0, this] after each update'),
+});
+
+const checkpointSchema = z
+  .strictObject({
+    everySteps: positiveInt.default(1000),
+    keepLast: z.int().min(2).default(3).describe('At least 2: the newest may be in the making'),
+  })
+  .prefault({});
+
+const workersSchema = z
+  .strictObject({
+    min: positiveInt.default(1).describe('Below this many workers the run waits'),
+    expected: positiveInt.default(1).describe('At the start the coordinator waits for this many, up to joinWaitSeconds'),
+    joinWaitSeconds: z.number().positive().default(30),
+    engine: z.enum(['auto', 'torch', 'cpu']).default('auto'),
+  })
+  .prefault({});
+
+const timingSchema = z
+  .strictObject({
+    heartbeatSeconds: z.number().positive().default(0.25),
+    leaseSeconds: z.number().positive().default(2),
+    collectiveTimeoutSeconds: z.number().positive().default(60),
+    drainSeconds: z.number().positive().default(30),
+  })
+  .prefault({});
+
+export const runConfigSchema = z
+  .strictObject({
+    run: z.string().regex(/^[a-z0-9][a-z0-9-]{0,62}$/, 'lower-case letters, digits and dashes, at most 63').describe('Name of the run'),
+    seed: z.int().min(0).max(2 ** 32 - 1).default(0),
+    store: z.string().describe('Where the run keeps HEAD and checkpoints: file:///… or s3://bucket/prefix'),
+    objective: z.enum(['clip']).default('clip'),
+    model: modelSchema,
+    data: dataSchema,
+    train: trainSchema,
+    checkpoint: checkpointSchema,
+    workers: workersSchema,
+    timing: timingSchema,
+  })
+  .superRefine((config, context) => {
+    const { globalBatch, lanes } = config.train;
+    if (globalBatch % lanes !== 0) {
+      context.addIssue({ code: 'custom', path: ['train', 'lanes'], message: `must divide train.globalBatch (${globalBatch}), is ${lanes}` });
+    }
+    if (config.workers.min > lanes) {
+      context.addIssue({ code: 'custom', path: ['workers', 'min'], message: `must be at most train.lanes (${lanes}), is ${config.workers.min}` });
+    }
+    const [low, high] = config.data.augment.scale;
+    if (low > high) {
+      context.addIssue({ code: 'custom', path: ['data', 'augment', 'scale'], message: `must be [low, high], is [${low}, ${high}]` });
+    }
+  });
+
+export type RunConfig = z.infer<typeof runConfigSchema>;
+export type ModelConfig = z.infer<typeof modelConfigSchema>;
+export type VisionConfig = z.infer<typeof visionConfigSchema>;
+export type TextConfig = z.infer<typeof textConfigSchema>;
+export type AugmentConfig = z.infer<typeof augmentSchema>;
+export type DataConfig = z.infer<typeof dataSchema>;
+export type OptimizerConfig = z.infer<typeof optimizerSchema>;

@@ -1,0 +1,52 @@
+import type { Tensor } from './tf.ts';
+
+/**
+ * The seam of the numerics. Model code is written on tfjs-core and the ops of `engine/ops`; an engine decides where it runs.
+ * `torch`: libtorch through our addon. `cpu`: tfjs's own JavaScript kernels, everywhere, slowly.
+ * An engine belongs to the thread that loaded it.
+ */
+export interface Engine {
+  readonly name: 'torch' | 'cpu';
+  /** Human-readable: library versions, threads, ISA. */
+  readonly description: string;
+  readonly threads: number;
+
+  /** Copies a float32 tensor's values into `out` (may be shared memory). bf16 storage is widened. */
+  readInto(tensor: Tensor, out: Float32Array): void;
+  /** out += tensor, element by element, in fp32. */
+  addInto(tensor: Tensor, out: Float32Array): void;
+  /** Overwrites a variable's or kept tensor's storage in place. */
+  writeFrom(tensor: Tensor, values: Float32Array): void;
+  /** Sum of squares in fp64 over fixed blocks of 4,096 elements added in order: the bits do not depend on threads. */
+  sumOfSquares(values: Float32Array): number;
+  /** target += source on plain (shared) memory, vectorised where possible. */
+  addVectors(target: Float32Array, source: Float32Array): void;
+  /** 16 hex digits over the exact bits of the tensors, in order. Equal digests mean equal weights. */
+  digest(tensors: readonly Tensor[]): string;
+  /** Applies one AdamW update in place (see `optim/adamw.ts`). */
+  adamW(update: AdamWUpdate): void;
+  memory(): { readonly tensors: number; readonly bytes: number };
+  close(): void;
+}
+
+/**
+ * Decoupled weight decay (Loshchilov & Hutter 2019, Algorithm 2): p ← p·(1 − lr·λ) − lr·m̂/(√v̂ + ε). `gradient` is the flat
+ * sum over the global batch; it is multiplied by `gradientScale` (1/globalBatch × clip factor) as it is read, once.
+ */
+export interface AdamWUpdate {
+  readonly parameters: readonly Tensor[];
+  readonly firstMoments: readonly Tensor[];
+  readonly secondMoments: readonly Tensor[];
+  /** All parameters' gradients, concatenated in order. */
+  readonly gradient: Float32Array;
+  readonly gradientScale: number;
+  readonly weightDecays: readonly number[];
+  /** Multiplies `lr` per parameter (1 = as is, 0 = frozen). */
+  readonly lrScales: readonly number[];
+  readonly lr: number;
+  readonly beta1: number;
+  readonly beta2: number;
+  readonly eps: number;
+  /** 1 for the first update (bias correction). */
+  readonly step: number;
+}
