@@ -53,8 +53,14 @@ export class CoveyError extends Error {
     return new CoveyError(code, String(thrown), { cause: thrown });
   }
 
-  static is(thrown: unknown, ...codes: ErrorCode[]): thrown is CoveyError {
-    return thrown instanceof CoveyError && (codes.length === 0 || codes.includes(thrown.code));
+  /** Is it a CoveyError, of one of `codes` where any are given? */
+  static is<C extends ErrorCode = ErrorCode>(
+    thrown: unknown,
+    ...codes: readonly C[]
+  ): thrown is CoveyError & { readonly code: C } {
+    return (
+      thrown instanceof CoveyError && (codes.length === 0 || (codes as readonly ErrorCode[]).includes(thrown.code))
+    );
   }
 }
 

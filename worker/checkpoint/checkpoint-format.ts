@@ -1,0 +1,43 @@
+import { z } from 'zod';
+
+/**
+ * What a checkpoint is: content-addressed blobs, then one manifest that names them with their hashes, then HEAD (moved by the
+ * coordinator). A manifest exists only once all its blobs do, so whatever a reader finds is whole or visibly broken.
+ */
+const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
+
+export const checkpointManifestSchema = z.strictObject({
+  version: z.literal(1),
+  run: z.string(),
+  /** Steps taken: the index of the next one, which is also the data cursor (the plan is a pure function of it). */
+  step: z.int().min(0),
+  generation: z.int().min(0),
+  optimizerStep: z.int().min(0),
+  skippedSteps: z.int().min(0),
+  rngVersion: z.int(),
+  seed: z.int(),
+  configSha256: sha256,
+  datasetSha256: sha256,
+  /** Order and shapes of the flat parameter vector. */
+  parameters: z.array(z.strictObject({ name: z.string(), shape: z.array(z.int()) })),
+  blobs: z.strictObject({ weights: sha256, firstMoments: sha256, secondMoments: sha256 }),
+  blobBytes: z.strictObject({ weights: z.int(), firstMoments: z.int(), secondMoments: z.int() }),
+  createdAt: z.string(),
+});
+
+export type CheckpointManifest = z.infer<typeof checkpointManifestSchema>;
+export const BLOB_NAMES = ['weights', 'firstMoments', 'secondMoments'] as const;
+export type BlobName = (typeof BLOB_NAMES)[number];
+
+export function checkpointPrefix(run: string): string {
+  return `runs/${run}/ckpt/`;
+}
+
+/** Zero-padded, so that key order is step order. */
+export function manifestKey(run: string, step: number, generation: number): string {
+  return `${checkpointPrefix(run)}step-${String(step).padStart(10, '0')}-g${generation}/manifest.json`;
+}
+
+export function blobKey(run: string, hash: string): string {
+  return `${checkpointPrefix(run)}blobs/${hash}`;
+}

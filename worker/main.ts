@@ -1,0 +1,295 @@
+import os from 'node:os';
+import path from 'node:path';
+import { type Clock, systemClock } from '../common/clock.ts';
+import { runConfigSchema } from '../common/config/run-config.ts';
+import { CoveyError } from '../common/errors.ts';
+import type { Logger } from '../common/log.ts';
+import type { ObjectStore } from '../common/objectstore/object-store.ts';
+import { resolveModelConfig } from '../models/model-config.ts';
+import { WorkerClient } from '../proto/worker-client.ts';
+import { Checkpointer } from './checkpoint/checkpointer.ts';
+import { type CommsThread, startCommsThread } from './collectives/comms-channel.ts';
+import { CommitReporter } from './control/commit-reporter.ts';
+import { CoordinatorLink, type StepReport } from './control/coordinator-link.ts';
+import { HeartbeatLoop } from './control/heartbeat-loop.ts';
+import type { Assignment } from './control/assignment.ts';
+import { openDataset, splitManifestUrl } from './data/dataset.ts';
+import { LaneLoader } from './data/lane-loader.ts';
+import { openTokenizer } from './data/open-tokenizer.ts';
+import { createPlan } from './data/plan.ts';
+import { ShardCache } from './data/shard-cache.ts';
+import { PrefetchedSteps } from './prefetched-steps.ts';
+import { Session } from './session.ts';
+import type { SessionModules } from './session-modules.ts';
+import { BadSampleBudget } from './train/bad-sample-budget.ts';
+import { ComputeHandle } from './train/compute-handle.ts';
+import { SampleLog } from './train/sample-log.ts';
+import { stateBytes } from './train/state-layout.ts';
+
+export interface WorkerOptions {
+  /** host:port of the coordinator. */
+  readonly coordinator: string;
+  /** Run to join; empty: any that wants workers. */
+  readonly run: string;
+  /** Threads of the compute thread. Part of the determinism contract: the same count gives the same bits. */
+  readonly threads: number;
+  /** Relative speed; lanes are leased in proportion. Default 1. */
+  readonly weight?: number;
+  /** Overrides the coordinator's word where the tensor plane is reached under another name from here. */
+  readonly natsUrl?: string;
+  /** Shard cache. Default: data.cacheDir of the config, else a covey folder under the user's cache directory. */
+  readonly cacheDir?: string;
+  /** JSONL file of consumed samples. */
+  readonly sampleLog?: string;
+}
+
+export interface WorkerModules {
+  readonly logger: Logger;
+  readonly openStore: (url: string) => Promise<ObjectStore>;
+  readonly clock?: Clock;
+}
+
+const FLUSH_TIMEOUT_MS = 5_000;
+
+/** What is open, closed in reverse order whatever happens. */
+class Closers {
+  readonly #closers: (() => Promise<unknown> | unknown)[] = [];
+
+  add<T>(value: T, close: (value: T) => Promise<unknown> | unknown): T {
+    this.#closers.push(() => close(value));
+    return value;
+  }
+
+  async close(logger: Logger): Promise<void> {
+    for (const close of this.#closers.reverse()) {
+      try {
+        await close();
+      } catch (thrown) {
+        logger.warn({ reason: CoveyError.from(thrown).message }, 'closing failed');
+      }
+    }
+  }
+}
+
+/**
+ * One worker's life in one run: join, take part until told to leave, leave. The first abort of `signal` drains: the step in
+ * flight is given up or finished, lanes go back, a sole holder of the weights checkpoints first; it resolves within
+ * timing.drainSeconds. Rejects where the run failed here.
+ */
+export async function runWorker(options: WorkerOptions, modules: WorkerModules, signal: AbortSignal): Promise<void> {
+  const { logger } = modules;
+  const closers = new Closers();
+  try {
+    await new WorkerProcess(options, modules, closers).run(signal);
+  } finally {
+    await closers.close(logger);
+  }
+}
+
+class WorkerProcess {
+  readonly #options: WorkerOptions;
+  readonly #modules: WorkerModules;
+  readonly #closers: Closers;
+  readonly #clock: Clock;
+  readonly #logger: Logger;
+  readonly #link: CoordinatorLink;
+  #failure: CoveyError | undefined;
+
+  constructor(options: WorkerOptions, modules: WorkerModules, closers: Closers) {
+    this.#options = options;
+    this.#modules = modules;
+    this.#closers = closers;
+    this.#logger = modules.logger;
+    this.#clock = modules.clock ?? systemClock;
+    const client = closers.add(new WorkerClient({ address: options.coordinator }, { clock: this.#clock }), (it) => it.close());
+    const identity = { engine: 'auto', threads: options.threads, weight: options.weight ?? 1 };
+    this.#link = new CoordinatorLink(identity, client);
+  }
+
+  async run(signal: AbortSignal): Promise<void> {
+    const joined = await this.#link.join(this.#options.run, signal);
+    const logger = this.#logger.child({ run: joined.run, slot: joined.slot });
+    logger.info({ memberId: joined.memberId }, 'joined');
+    // Heartbeats begin before the engine is loaded, which takes longer than a lease.
+    const life = new AbortController();
+    let session: Session | undefined;
+    let pending: Assignment | undefined;
+    const heartbeat = new HeartbeatLoop<Assignment>(
+      { intervalMs: joined.heartbeatIntervalMs, timeoutMs: joined.leaseTtlMs },
+      {
+        beat: (beatSignal) => this.#link.heartbeat(session?.status ?? LOADING, joined.leaseTtlMs, beatSignal),
+        onAssignment: (assignment) => {
+          pending = assignment;
+          session?.assign(assignment);
+        },
+        // The lease ran out while this process was frozen or cut off. What it did since is fenced.
+        onEvicted: (error) => void this.#rejoin(error.message, true, () => session, life.signal),
+        logger,
+      },
+    );
+    const beating = heartbeat.run(life.signal);
+    try {
+      const parts = await this.#open(joined.configJson, joined.configSha256, joined.natsUrl, logger, signal);
+      session = this.#newSession(joined.memberId, parts, heartbeat, logger);
+      if (pending) session.assign(pending);
+      heartbeat.beatNow();
+      await this.#stayUntilReleased(session, parts, signal, logger);
+      await this.#link.leave(session.status.generation, this.#failure ? 'failed' : 'released').catch(() => undefined);
+    } catch (thrown) {
+      const error = CoveyError.from(thrown);
+      if (!signal.aborted) await this.#link.reportFailure(error, session?.status.generation ?? 0).catch(() => undefined);
+      await this.#link.leave(session?.status.generation ?? 0, error.message).catch(() => undefined);
+      throw error;
+    } finally {
+      life.abort(new CoveyError('CANCELLED', 'the worker ends'));
+      await beating;
+    }
+    if (this.#failure) throw this.#failure;
+  }
+
+  /** Runs the session; a first signal asks to drain and waits for the release, at most drainSeconds. */
+  async #stayUntilReleased(session: Session, parts: SessionModules, signal: AbortSignal, logger: Logger): Promise<void> {
+    const end = new AbortController();
+    const drain = () => {
+      logger.info('draining: giving the lanes back');
+      session.drain();
+      setTimeout(() => end.abort(new CoveyError('TIMEOUT', 'not released within timing.drainSeconds')), 1000 * parts.config.timing.drainSeconds).unref();
+    };
+    if (signal.aborted) drain();
+    else signal.addEventListener('abort', drain, { once: true });
+    try {
+      await session.run(end.signal);
+    } catch (thrown) {
+      if (!end.signal.aborted) throw thrown;
+      logger.warn({ reason: CoveyError.from(thrown).message }, 'left without being released');
+    } finally {
+      signal.removeEventListener('abort', drain);
+      await parts.checkpointer.idle();
+    }
+  }
+
+  /** Everything of the run that a worker needs, opened in order. */
+  async #open(configJson: string, configSha256: string, natsUrl: string, logger: Logger, signal: AbortSignal): Promise<SessionModules> {
+    const config = runConfigSchema.parse(JSON.parse(configJson));
+    const model = resolveModelConfig(config.model);
+    const { openStore } = this.#modules;
+    const store = this.#closers.add(await openStore(config.store), (it) => it.close());
+    const manifest = splitManifestUrl(config.data.manifest);
+    const dataStore = this.#closers.add(await openStore(manifest.storeUrl), (it) => it.close());
+    const dataset = await openDataset(dataStore, manifest.key, { signal });
+    const tokenizer = await openTokenizer(config.data.tokenizer, model.text.contextLength, openStore, signal);
+    if (tokenizer.vocabSize > model.text.vocabSize) {
+      throw new CoveyError('CONFIG_INVALID', `Cannot train: the tokenizer has ${tokenizer.vocabSize} tokens, model.text.vocabSize is ${model.text.vocabSize}`);
+    }
+    const cacheDir = this.#options.cacheDir ?? config.data.cacheDir ?? path.join(os.homedir(), '.cache', 'covey');
+    const cache = this.#closers.add(
+      new ShardCache({ dir: cacheDir, bytesMax: config.data.cacheBytesMax }, { store: dataStore, logger }),
+      (it) => it.close(),
+    );
+    const plan = createPlan({
+      manifestSha256: dataset.sha256,
+      shardSampleCounts: dataset.shards.map((shard) => shard.samples),
+      seed: config.seed,
+      globalBatch: config.train.globalBatch,
+      lanes: config.train.lanes,
+      blockShards: config.data.shuffleBlockShards,
+    });
+    const loader = new LaneLoader(
+      { plan, imageSide: model.vision.imageSize, augment: config.data.augment, decoded: config.data.decoded, pixelsMax: config.data.pixelsMax },
+      { dataset, cache, tokenizer, logger },
+    );
+    const steps = this.#closers.add(
+      new PrefetchedSteps({ totalSteps: config.train.steps, prefetchSteps: config.data.prefetchSteps }, { loader, logger }),
+      (it) => it.close(),
+    );
+    const comms: CommsThread = this.#closers.add(
+      await startCommsThread({ natsUrl: this.#options.natsUrl ?? natsUrl, run: config.run }, { logger }),
+      (it) => it.close(),
+    );
+    const compute = this.#closers.add(
+      new ComputeHandle({ config, model, threads: this.#options.threads, ...comms.forCompute() }),
+      (it) => it.close(),
+    );
+    const ready = await compute.request({ kind: 'initialise' });
+    logger.info({ engine: ready.description, parameters: ready.parameterFloats }, 'engine ready');
+    const stateBuffer = new SharedArrayBuffer(stateBytes(ready.parameterFloats));
+    const checkpointer = new Checkpointer(
+      { run: config.run, keepLast: config.checkpoint.keepLast, parameterFloats: ready.parameterFloats },
+      { compute, store, clock: this.#clock, logger, commit: (written, generation) => this.#link.commitCheckpoint(written, generation) },
+      new SharedArrayBuffer(stateBytes(ready.parameterFloats)),
+    );
+    return { config, model, configSha256, datasetSha256: dataset.sha256, store, compute, ready, comms, steps, checkpointer, stateBuffer };
+  }
+
+  #newSession(memberId: string, parts: SessionModules, heartbeat: HeartbeatLoop<Assignment>, logger: Logger): Session {
+    const { globalBatch, lanes } = parts.config.train;
+    const budget = new BadSampleBudget(parts.config.data.badSamplesMax);
+    const sampleLog = this.#options.sampleLog ? SampleLog.open(this.#options.sampleLog) : undefined;
+    if (sampleLog) this.#closers.add(sampleLog, async (it) => (await it).close());
+    const reporter = new CommitReporter<StepReport>({
+      send: (report) => this.#link.commitStep(report),
+      onDiverged: (report) => {
+        const { loaded, reply } = report.applied;
+        logger.error({ step: loaded.step + 1, digest: reply.weightsDigest }, 'weights differ from the committed ones');
+        void this.#link
+          .leave(report.generation, 'diverged')
+          .catch(() => undefined)
+          .then(() => this.#rejoin('weights differ from the committed ones', false, () => session));
+      },
+      clock: this.#clock,
+      logger,
+    });
+    this.#closers.add(reporter, async (it) => {
+      await it.flush(FLUSH_TIMEOUT_MS);
+      it.close();
+    });
+    const session: Session = new Session(
+      memberId,
+      parts,
+      {
+        onStatus: () => heartbeat.beatNow(),
+        onPhase: () => undefined,
+        onApplied: (applied, generation) => {
+          const { loaded } = applied;
+          reporter.report({ generation, globalBatch, applied });
+          void sampleLog?.then((log) => log.append(loaded.step, generation, loaded.consumed));
+          const overBudget = budget.add((loaded.consumed.length * globalBatch) / lanes, loaded.replaced.length);
+          if (overBudget) void this.#fail(overBudget, session);
+        },
+        onFailure: (error) => void this.#fail(error, session),
+      },
+      logger,
+    );
+    return session;
+  }
+
+  /** Tells the coordinator, which ends the run for everyone; the session then hears LEAVE. */
+  async #fail(error: CoveyError, session: Session): Promise<void> {
+    if (this.#failure) return;
+    this.#failure = error;
+    this.#logger.error({ code: error.code, reason: error.message, ...error.fields }, 'the run cannot go on here');
+    await this.#link.reportFailure(error, session.status.generation).catch((thrown) => {
+      this.#logger.warn({ reason: CoveyError.from(thrown).message }, 'failure could not be reported');
+    });
+  }
+
+  #rejoining: Promise<void> | undefined;
+
+  /** Comes back as a new member, which the next generation heals. */
+  #rejoin(reason: string, keepsWeights: boolean, session: () => Session | undefined, signal?: AbortSignal): Promise<void> {
+    this.#rejoining ??= (async () => {
+      this.#logger.warn({ reason }, 'joining again');
+      try {
+        const joined = await this.#link.join(this.#link.joined.run, signal);
+        session()?.rejoined(joined.memberId, keepsWeights);
+      } catch (thrown) {
+        if (!signal?.aborted) this.#logger.warn({ reason: CoveyError.from(thrown).message }, 'joining again failed; will retry');
+      } finally {
+        this.#rejoining = undefined;
+      }
+    })();
+    return this.#rejoining;
+  }
+}
+
+const LOADING = { generation: 0, state: 'JOINED', appliedStep: 0, hasWeights: false, weightsDigest: '', suspects: [] } as const;

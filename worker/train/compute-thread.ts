@@ -1,0 +1,153 @@
+import { parentPort, workerData } from 'node:worker_threads';
+import { assert, CoveyError } from '../../common/errors.ts';
+import { type Engine, loadEngine } from '../../engine/index.ts';
+import { ClipModel } from '../../models/clip/clip-model.ts';
+import { parameterGroups } from '../../models/parameter-groups.ts';
+import { learningRate } from '../../models/schedule.ts';
+import { SyncCollectives } from '../collectives/sync-collectives.ts';
+import type { BlockingCollectives } from './blocking-collectives.ts';
+import { SoloCollectives } from './blocking-collectives.ts';
+import { type ComputeAnswer, type ComputeRequest, type ComputeSetup, CONTROL_EPOCH, type StepReply } from './compute-protocol.ts';
+import { LaneTrainer, type StepResult } from './lane-trainer.ts';
+import { StateView } from './state-layout.ts';
+
+/** The compute thread of a worker: synchronous tfjs, driven by messages, blind to time and network. */
+class ComputeThread {
+  readonly #setup: ComputeSetup;
+  readonly #engine: Engine;
+  readonly #collectives: BlockingCollectives;
+  #model: ClipModel | undefined;
+  #trainer: LaneTrainer | undefined;
+  /** Step the weights are ready for. */
+  #nextStep = 0;
+  /** Epoch in which a step failed: whatever is still queued behind it must not run. */
+  #brokenEpoch = -1;
+
+  constructor(setup: ComputeSetup, engine: Engine) {
+    this.#setup = setup;
+    this.#engine = engine;
+    this.#collectives = setup.collectives
+      ? new SyncCollectives(setup.collectives as ConstructorParameters<typeof SyncCollectives>[0])
+      : new SoloCollectives(setup.config.train.lanes, (target, source) => engine.addVectors(target, source));
+  }
+
+  handle(request: ComputeRequest): unknown {
+    switch (request.kind) {
+      case 'initialise':
+        return this.#initialise();
+      case 'holdLanes':
+        return this.#required.holdLanes(request.begin, request.end), null;
+      case 'step':
+        return this.#step(request);
+      case 'exportState':
+        if (request.step !== this.#nextStep) {
+          throw new CoveyError('ABORTED', `the weights are those of step ${this.#nextStep}, not ${request.step}`);
+        }
+        return this.#required.exportState(this.#view(request.buffer), request.step), null;
+      case 'importState': {
+        const header = this.#required.importState(this.#view(request.buffer));
+        this.#nextStep = header.step;
+        return { step: header.step, weightsDigest: this.#required.weightsDigest() };
+      }
+      case 'digest':
+        return this.#required.weightsDigest();
+      case 'close':
+        this.#trainer?.dispose();
+        this.#model?.dispose();
+        this.#engine.close();
+        return null;
+    }
+  }
+
+  /** Weights from the seed: the same on every worker, so the first generation needs no transfer. */
+  #initialise(): unknown {
+    const { config, model: modelConfig } = this.#setup;
+    this.#trainer?.dispose();
+    this.#model?.dispose();
+    const { train } = config;
+    const model = new ClipModel(modelConfig, {
+      seed: config.seed,
+      precision: train.precision,
+      logitScaleInit: train.logitScaleInit,
+    });
+    this.#model = model;
+    this.#nextStep = 0;
+    this.#trainer = new LaneTrainer(
+      {
+        globalBatch: train.globalBatch,
+        laneCount: train.lanes,
+        imageSide: modelConfig.vision.imageSize,
+        embedDim: modelConfig.embedDim,
+        mean: config.data.mean,
+        std: config.data.std,
+        precision: train.precision,
+        gradClipNorm: train.optimizer.gradClipNorm,
+        nonFinite: train.nonFinite,
+        logitScaleMax: train.logitScaleMax,
+        optimizer: train.optimizer,
+        weightDecays: parameterGroups(model.parameters, train.optimizer.decayRule).map((decayed) =>
+          decayed ? train.optimizer.weightDecay : 0,
+        ),
+      },
+      { engine: this.#engine, model },
+    );
+    return {
+      engine: this.#engine.name,
+      description: this.#engine.description,
+      parameterFloats: this.#trainer.layout.parameterFloats,
+      parameters: model.parameters.map(({ name, shape }) => ({ name, shape: [...shape] })),
+      weightsDigest: this.#trainer.weightsDigest(),
+    };
+  }
+
+  #step(request: Extract<ComputeRequest, { kind: 'step' }>): StepReply {
+    if (Atomics.load(this.#setup.control, CONTROL_EPOCH) !== request.epoch || request.epoch === this.#brokenEpoch) {
+      throw new CoveyError('ABORTED', `step ${request.step} was given up before it began`);
+    }
+    assert(request.step === this.#nextStep, 'steps are computed in order', { step: request.step, expected: this.#nextStep });
+    const started = performance.now();
+    const { optimizer, steps } = this.#setup.config.train;
+    const lr = learningRate(request.step, steps, optimizer);
+    let result: StepResult;
+    try {
+      result = this.#required.step(request.step, lr, request.lanes, this.#collectives);
+    } catch (thrown) {
+      this.#brokenEpoch = request.epoch;
+      throw thrown;
+    }
+    this.#nextStep = request.step + 1;
+    return {
+      ...result,
+      weightsDigest: this.#required.weightsDigest(),
+      learningRate: lr,
+      stepSeconds: (performance.now() - started) / 1000,
+      engineMemory: this.#engine.memory(),
+    };
+  }
+
+  #view(buffer: SharedArrayBuffer): StateView {
+    return new StateView(buffer, this.#required.layout.parameterFloats);
+  }
+
+  get #required(): LaneTrainer {
+    assert(this.#trainer !== undefined, 'the compute thread was initialised');
+    return this.#trainer;
+  }
+}
+
+const port = parentPort;
+assert(port !== null, 'compute-thread runs as a worker thread');
+const setup = workerData as ComputeSetup;
+const engine = await loadEngine({ engine: setup.config.workers.engine, threads: setup.threads });
+const thread = new ComputeThread(setup, engine);
+port.on('message', ({ id, request }: { id: number; request: ComputeRequest }) => {
+  let answer: ComputeAnswer;
+  try {
+    answer = { id, ok: true, value: thread.handle(request) };
+  } catch (thrown) {
+    const { code, message, fields, stack } = CoveyError.from(thrown);
+    answer = { id, ok: false, error: { code, message, fields: { ...fields }, stack } };
+  }
+  port.postMessage(answer);
+  if (request.kind === 'close') port.close();
+});

@@ -1,0 +1,100 @@
+import { assert, CoveyError } from '../../common/errors.ts';
+import type { Logger } from '../../common/log.ts';
+import type { ComputeHandle } from './compute-handle.ts';
+import type { LaneSlot, StepReply } from './compute-protocol.ts';
+import type { ConsumedLane } from './sample-log.ts';
+
+/** A step's inputs in shared memory, and who they were. `release` gives the memory back to the loader. */
+export interface LoadedStep {
+  readonly step: number;
+  readonly lanes: readonly LaneSlot[];
+  readonly consumed: readonly ConsumedLane[];
+  readonly replaced: readonly { readonly sampleId: string; readonly reason: string; readonly replacedBy: string }[];
+  release(): void;
+}
+
+export interface AppliedStep {
+  readonly loaded: LoadedStep;
+  readonly reply: StepReply;
+  /** Wall time since the previous step was applied, seconds. */
+  readonly wallSeconds: number;
+  /** Time the loop waited for data, seconds. */
+  readonly dataSeconds: number;
+}
+
+export interface StepLoopOptions {
+  readonly startStep: number;
+  readonly totalSteps: number;
+}
+
+export interface StepLoopModules {
+  readonly compute: ComputeHandle;
+  /** Waits for the step's data. */
+  readonly load: (step: number, signal: AbortSignal) => Promise<LoadedStep>;
+  /** Called once per applied step, in order. */
+  readonly onApplied: (applied: AppliedStep) => void;
+  /** Called right after step `step - 1` was handed to the compute thread; may queue a snapshot behind it. */
+  readonly afterQueued: (step: number) => void;
+  readonly logger: Logger;
+}
+
+/** Steps handed to the compute thread ahead of time, so that it never waits for this thread's event loop. */
+const STEPS_QUEUED_MAX = 2;
+
+interface Queued {
+  readonly loaded: LoadedStep;
+  readonly reply: Promise<StepReply>;
+  readonly dataSeconds: number;
+}
+
+/**
+ * Steps until the run's last step, or until `signal` aborts (resolves then, with what was in flight either applied or given
+ * up). Rejects with the first error that is not an abandonment: TIMEOUT, NON_FINITE, DATA_CORRUPT, …
+ */
+export async function runSteps(options: StepLoopOptions, modules: StepLoopModules, signal: AbortSignal): Promise<void> {
+  const { compute } = modules;
+  const { epoch } = compute;
+  const queue: Queued[] = [];
+  let next = options.startStep;
+  let lastAppliedAt = performance.now();
+  try {
+    while (!signal.aborted && (next < options.totalSteps || queue.length > 0)) {
+      while (queue.length < STEPS_QUEUED_MAX && next < options.totalSteps && !signal.aborted) {
+        const began = performance.now();
+        const loaded = await modules.load(next, signal);
+        const reply = compute.request({ kind: 'step', epoch, step: next, lanes: loaded.lanes });
+        // Handled when its turn comes; until then a rejection must not count as unhandled.
+        reply.catch(() => undefined);
+        queue.push({ loaded, reply, dataSeconds: (performance.now() - began) / 1000 });
+        next++;
+        modules.afterQueued(next);
+      }
+      const first = queue[0];
+      assert(first !== undefined, 'a step is in flight');
+      const reply = await first.reply;
+      queue.shift();
+      const now = performance.now();
+      const wallSeconds = (now - lastAppliedAt) / 1000;
+      lastAppliedAt = now;
+      modules.onApplied({ loaded: first.loaded, reply, wallSeconds, dataSeconds: first.dataSeconds });
+      first.loaded.release();
+    }
+  } catch (thrown) {
+    const error = CoveyError.from(thrown);
+    if (!signal.aborted || !CoveyError.is(error, 'ABORTED', 'CANCELLED')) throw error;
+  } finally {
+    await settle(queue, modules);
+  }
+}
+
+/** What was handed over is either applied after all (its collectives had completed) or given up; only then may its memory go. */
+async function settle(queue: Queued[], modules: StepLoopModules): Promise<void> {
+  modules.compute.abandonQueued();
+  for (const { loaded, reply, dataSeconds } of queue) {
+    await reply.then(
+      (value) => modules.onApplied({ loaded, reply: value, wallSeconds: value.stepSeconds, dataSeconds }),
+      (error: CoveyError) => modules.logger.debug({ step: loaded.step, reason: error.message }, 'step given up'),
+    );
+    loaded.release();
+  }
+}
