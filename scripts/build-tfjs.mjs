@@ -25,7 +25,9 @@ await build({
   outfile: 'build/tfjs.mjs',
   ignoreAnnotations: true,
   logLevel: 'error',
-  banner: { js: "import { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);" },
+  banner: {
+    js: "import { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);",
+  },
   plugins: [
     {
       name: 'one-core',

@@ -1,0 +1,59 @@
+// The addon's entry: one Context per environment, so that every worker thread has its own slots.
+#include <malloc.h>
+
+#include "context.h"
+
+namespace covey {
+namespace {
+
+// setThreads(count) -> threads in effect for this thread's kernels
+napi_value setThreads(Call& call) {
+  at::set_num_threads(static_cast<int>(call.integer(0)));
+  return call.wrapNumber(at::get_num_threads());
+}
+
+napi_value describe(Call& call) {
+  return call.wrapText(std::string("libtorch ") + COVEY_TORCH_VERSION);
+}
+
+/// Freed activations stay in the heap for the next step instead of going back to the kernel, which would clear each page again.
+void keepFreedMemory() {
+  mallopt(M_MMAP_THRESHOLD, 1 << 30);
+  mallopt(M_TRIM_THRESHOLD, 512 << 20);
+  mallopt(M_TOP_PAD, 64 << 20);
+}
+
+void shareMeta(napi_env env, napi_value exports, Context* context) {
+  void* memory;
+  napi_value buffer, array;
+  napi_create_arraybuffer(env, 64, &memory, &buffer);
+  context->meta = static_cast<int32_t*>(memory);
+  napi_create_typedarray(env, napi_int32_array, 16, buffer, 0, &array);
+  napi_create_reference(env, buffer, 1, &context->metaReference);
+  napi_set_named_property(env, exports, "meta", array);
+}
+
+void deleteContext(napi_env, void* data, void*) { delete static_cast<Context*>(data); }
+
+}  // namespace
+}  // namespace covey
+
+NAPI_MODULE_INIT() {
+  using namespace covey;
+  auto* context = new Context;
+  context->stack.reserve(32);
+  napi_set_instance_data(env, context, deleteContext, nullptr);
+  keepFreedMemory();
+  shareMeta(env, exports, context);
+  define(env, exports, {{"setThreads", entry<setThreads>}, {"describe", entry<describe>}});
+  defineDispatcher(env, exports);
+  defineTensorIo(env, exports);
+  defineHostMath(env, exports);
+  defineOptimizer(env, exports);
+  defineLinear(env, exports);
+  defineLayerNorm(env, exports);
+  defineActivation(env, exports);
+  defineAttention(env, exports);
+  defineTokens(env, exports);
+  return exports;
+}

@@ -1,0 +1,136 @@
+import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import path from 'node:path';
+import { packageRoot } from '../../common/built-module.ts';
+import { CoveyError } from '../../common/errors.ts';
+
+/** A tensor inside the addon; a small integer, valid in this thread until released. */
+export type Handle = number;
+
+/** ATen's numbers for storage types. */
+export const SCALAR_TYPES = {
+  uint8: 0,
+  int32: 3,
+  int64: 4,
+  float32: 6,
+  float64: 7,
+  complex64: 9,
+  bool: 11,
+  bfloat16: 15,
+} as const;
+
+/**
+ * The C++ surface (engine/native/*.cc). Every returned handle is the caller's to release; arguments stay the caller's. Errors are JavaScript
+ * exceptions with code `ATEN`. Shapes and formulas are documented at the C++ functions.
+ */
+export interface Addon {
+  /** [rank, ...shape] of the first tensor that the last `call` returned. */
+  readonly meta: Int32Array;
+  describe(): string;
+  setThreads(count: number): number;
+
+  lookup(name: string, overload: string): number;
+  call(operator: number, ...args: unknown[]): any;
+
+  fromTyped(values: ArrayBufferView, shape: readonly number[], scalarType: number): Handle;
+  toTyped(tensor: Handle): Float32Array | Int32Array | Uint8Array | Float64Array;
+  readInto(tensor: Handle, out: Float32Array): void;
+  addInto(tensor: Handle, out: Float32Array): void;
+  writeFrom(tensor: Handle, values: Float32Array): void;
+  shape(tensor: Handle): number[];
+  scalarType(tensor: Handle): number;
+  castTo(tensor: Handle, scalarType: number): Handle;
+  alias(tensor: Handle): Handle;
+  release(tensor: Handle): void;
+  live(): number;
+
+  sumOfSquares(values: Float32Array): number;
+  addVectors(target: Float32Array, source: Float32Array): void;
+  digest(tensors: readonly Handle[]): string;
+  adamW(
+    parameters: readonly Handle[],
+    firstMoments: readonly Handle[],
+    secondMoments: readonly Handle[],
+    gradient: Float32Array,
+    gradientScale: number,
+    weightDecays: readonly number[],
+    lrScales: readonly number[],
+    lr: number,
+    beta1: number,
+    beta2: number,
+    eps: number,
+    step: number,
+  ): void;
+
+  linear(x: Handle, weight: Handle, bias: Handle | null): Handle;
+  linearInputGradient(dy: Handle, weight: Handle): Handle;
+  linearWeightGradient(dy: Handle, x: Handle): Handle;
+  sumRows(dy: Handle): Handle;
+  layerNorm(
+    x: Handle,
+    delta: Handle | null,
+    weight: Handle,
+    bias: Handle,
+    eps: number,
+  ): [sum: Handle | null, y: Handle, statistics: Handle];
+  layerNormGradient(
+    dy: Handle,
+    dsum: Handle | null,
+    x: Handle,
+    statistics: Handle,
+    weight: Handle,
+  ): [dx: Handle, dweight: Handle, dbias: Handle];
+  gelu(x: Handle, quick: boolean): Handle;
+  geluGradient(dy: Handle, x: Handle, quick: boolean): Handle;
+  attention(qkv: Handle, heads: number, causal: boolean): [out: Handle, logSumExp: Handle];
+  attentionGradient(dOut: Handle, qkv: Handle, logSumExp: Handle, heads: number, causal: boolean): Handle;
+  pixels(
+    pixels: Uint8Array,
+    shape: readonly number[],
+    scale: Float32Array,
+    shift: Float32Array,
+    bfloat16: boolean,
+  ): Handle;
+  embedding(table: Handle, ids: Handle): Handle;
+  embeddingGradient(dy: Handle, ids: Handle, vocabulary: number): Handle;
+  addTokenAndPosition(x: Handle, token: Handle | null, position: Handle): Handle;
+  positionGradient(dy: Handle): Handle;
+  selectTokens(x: Handle, index: Int32Array): Handle;
+  selectTokensGradient(dy: Handle, index: Int32Array, tokens: number, scalarType: number): Handle;
+  l2Normalize(x: Handle, normMin: number): [y: Handle, norms: Handle];
+  l2NormalizeGradient(dy: Handle, y: Handle, norms: Handle, scalarType: number): Handle;
+}
+
+/** Where scripts/build-addon.mjs puts the addon. */
+export function addonPath(): string {
+  return path.join(packageRoot(), 'build', 'covey_engine.node');
+}
+
+let loaded: Addon | undefined;
+
+/**
+ * Loads the addon, once per thread.
+ *
+ * @throws UNSUPPORTED where it is absent or its libraries do not load.
+ */
+export function loadAddon(): Addon {
+  if (loaded !== undefined) return loaded;
+  const file = addonPath();
+  const advice =
+    'run `npm run build` after `apt-get install -y libtorch-dev libopenblas0-openmp g++`, or use the `cpu` engine';
+  if (!existsSync(file)) {
+    throw new CoveyError('UNSUPPORTED', `Cannot load the torch engine: ${file} is missing; ${advice}`, {
+      fields: { file },
+    });
+  }
+  try {
+    loaded = createRequire(import.meta.url)(file) as Addon;
+    return loaded;
+  } catch (thrown) {
+    const reason = CoveyError.from(thrown).message;
+    throw new CoveyError('UNSUPPORTED', `Cannot load the torch engine: ${reason}; ${advice}`, {
+      cause: thrown,
+      fields: { file },
+    });
+  }
+}

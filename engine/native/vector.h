@@ -1,0 +1,88 @@
+// Sixteen floats at a time through the compiler's vector extensions: one 512-bit register, two or four narrower ones, always the
+// same sums in the same order.
+#pragma once
+#include <c10/util/BFloat16.h>
+
+#include <cstdint>
+#include <cstring>
+
+namespace covey {
+constexpr int64_t lanes = 16;
+typedef float Floats __attribute__((vector_size(64)));
+typedef int32_t Ints __attribute__((vector_size(64)));
+typedef uint32_t Words __attribute__((vector_size(64)));
+typedef uint16_t Halves __attribute__((vector_size(32)));
+typedef float UnalignedFloats __attribute__((vector_size(64), aligned(4)));
+typedef uint16_t UnalignedHalves __attribute__((vector_size(32), aligned(2)));
+
+inline Floats broadcast(float value) { return value - Floats{}; }
+
+inline Floats load(const float* from) { return *reinterpret_cast<const UnalignedFloats*>(from); }
+inline Floats load(const c10::BFloat16* from) {
+  const Halves halves = *reinterpret_cast<const UnalignedHalves*>(from);
+  return reinterpret_cast<Floats>(__builtin_convertvector(halves, Words) << 16);
+}
+inline void store(float* to, Floats value) { *reinterpret_cast<UnalignedFloats*>(to) = value; }
+/// Round to nearest even; NaN stays NaN.
+inline void store(c10::BFloat16* to, Floats value) {
+  const Words bits = reinterpret_cast<Words>(value);
+  const Words rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  const Words isNan = reinterpret_cast<Words>(value != value);
+  const Words chosen = (isNan & 0x7fc0u) | (~isNan & rounded);
+  *reinterpret_cast<UnalignedHalves*>(to) = __builtin_convertvector(chosen, Halves);
+}
+/// The first `count` lanes; the rest is zero.
+template <class T>
+inline Floats loadPart(const T* from, int64_t count) {
+  if (count >= lanes) return load(from);
+  alignas(64) T padded[lanes] = {};
+  std::memcpy(padded, from, count * sizeof(T));
+  return load(padded);
+}
+template <class T>
+inline void storePart(T* to, Floats value, int64_t count) {
+  if (count >= lanes) return store(to, value);
+  alignas(64) T padded[lanes];
+  store(padded, value);
+  std::memcpy(to, padded, count * sizeof(T));
+}
+
+inline float sumOf(Floats value) {
+  for (int width = 8; width > 0; width /= 2) {
+    for (int i = 0; i < width; i++) value[i] += value[i + width];
+  }
+  return value[0];
+}
+inline Floats select(Ints mask, Floats yes, Floats no) {
+  return mask ? yes : no;
+}
+inline Floats maximum(Floats a, Floats b) { return select(a > b, a, b); }
+inline Floats minimum(Floats a, Floats b) { return select(a < b, a, b); }
+
+/// e^x with about one unit in the last place; 0 below −87, +inf is not produced (x is clamped to 88). NaN stays NaN.
+inline Floats exponential(Floats x) {
+  const Floats clamped = minimum(maximum(x, broadcast(-87.0f)), broadcast(88.0f));
+  constexpr float magic = 12582912.0f;  // 1.5·2^23: adding it rounds to a whole number
+  const Floats shifted = clamped * 1.44269504088896341f + magic;
+  const Floats whole = shifted - magic;
+  Floats r = clamped - whole * 0.693359375f;
+  r = r + whole * 2.12194440e-4f;
+  Floats p = broadcast(1.9875691500e-4f);
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  const Ints exponent = (__builtin_convertvector(whole, Ints) + 127) << 23;
+  const Floats result = p * reinterpret_cast<Floats>(exponent);
+  return select(x < -87.0f, Floats{}, select(x != x, x, result));
+}
+
+/// target += source
+inline void addVectors(float* target, const float* source, int64_t length) {
+  int64_t i = 0;
+  for (; i + lanes <= length; i += lanes) store(target + i, load(target + i) + load(source + i));
+  for (; i < length; i++) target[i] += source[i];
+}
+}  // namespace covey

@@ -1,0 +1,91 @@
+import { CoveyError } from '../common/errors.ts';
+import { TORCH_BACKEND } from './backend/active.ts';
+import { registerTorchKernels } from './backend/kernels/register.ts';
+import { type TorchBackend, torchBackend } from './backend/torch-backend.ts';
+import type { AdamWUpdate, Engine } from './engine.ts';
+import { findBackend, memory, registerBackend, setBackend, type Tensor } from './tf.ts';
+
+/** Registers our tfjs backend on first use in this thread and makes it current. UNSUPPORTED where the addon does not load. */
+export async function useTorchBackend(): Promise<TorchBackend> {
+  const backend = torchBackend();
+  if (!findBackend(TORCH_BACKEND)) {
+    registerTorchKernels(backend);
+    registerBackend(TORCH_BACKEND, () => backend, 10);
+  }
+  await setBackend(TORCH_BACKEND);
+  return backend;
+}
+
+/** libtorch through the addon, on the CPU. */
+export class TorchEngine implements Engine {
+  readonly name = 'torch';
+  readonly description: string;
+  readonly threads: number;
+  readonly #backend: TorchBackend;
+
+  constructor(backend: TorchBackend, threads: number) {
+    this.#backend = backend;
+    this.threads = backend.addon.setThreads(threads);
+    this.description = `${backend.addon.describe()}, ${this.threads} thread${this.threads === 1 ? '' : 's'}`;
+  }
+
+  readInto(tensor: Tensor, out: Float32Array): void {
+    this.#backend.addon.readInto(this.#backend.handleOf(tensor), out);
+  }
+
+  addInto(tensor: Tensor, out: Float32Array): void {
+    this.#backend.addon.addInto(this.#backend.handleOf(tensor), out);
+  }
+
+  writeFrom(tensor: Tensor, values: Float32Array): void {
+    this.#backend.addon.writeFrom(this.#backend.handleOf(tensor), values);
+    this.#backend.written(tensor);
+  }
+
+  sumOfSquares(values: Float32Array): number {
+    return this.#backend.addon.sumOfSquares(values);
+  }
+
+  addVectors(target: Float32Array, source: Float32Array): void {
+    this.#backend.addon.addVectors(target, source);
+  }
+
+  digest(tensors: readonly Tensor[]): string {
+    return this.#backend.addon.digest(this.#handles(tensors));
+  }
+
+  adamW(update: AdamWUpdate): void {
+    const { parameters } = update;
+    if (update.lrScales.length !== parameters.length) {
+      throw new CoveyError('INVALID_ARGUMENT', 'Cannot update: one lr scale per parameter is needed');
+    }
+    this.#backend.addon.adamW(
+      this.#handles(parameters),
+      this.#handles(update.firstMoments),
+      this.#handles(update.secondMoments),
+      update.gradient,
+      update.gradientScale,
+      update.weightDecays,
+      update.lrScales,
+      update.lr,
+      update.beta1,
+      update.beta2,
+      update.eps,
+      update.step,
+    );
+    for (const parameter of parameters) this.#backend.written(parameter);
+  }
+
+  memory(): { readonly tensors: number; readonly bytes: number } {
+    const { numTensors, numBytes } = memory();
+    return { tensors: numTensors, bytes: numBytes };
+  }
+
+  close(): void {
+    // Storage goes with its tensors; the addon's context goes with the thread.
+  }
+
+  #handles(tensors: readonly Tensor[]): number[] {
+    return tensors.map((tensor) => this.#backend.handleOf(tensor));
+  }
+}
