@@ -30,10 +30,19 @@ export const textConfigSchema = z.strictObject({
 
 export const modelConfigSchema = z.strictObject({
   embedDim: positiveInt.describe('Width of the shared embedding'),
-  quickGelu: z.boolean().default(false).describe('x·sigmoid(1.702x) as in the OpenAI weights; otherwise exact erf GELU'),
+  quickGelu: z
+    .boolean()
+    .default(false)
+    .describe('x·sigmoid(1.702x) as in the OpenAI weights; otherwise exact erf GELU'),
   vision: visionConfigSchema,
   text: textConfigSchema,
 });
+
+// Overrides carry no defaults: zod fills defaults inside optional fields too, and would silently undo the preset's value.
+const visionOverridesSchema = visionConfigSchema
+  .extend({ headWidth: positiveInt, mlpRatio: z.number().positive() })
+  .partial();
+const textOverridesSchema = textConfigSchema.extend({ mlpRatio: z.number().positive() }).partial();
 
 /** A preset name, or a full model; with both, `preset` is the base and the rest overrides it (deep). */
 const modelSchema = z.union([
@@ -42,8 +51,8 @@ const modelSchema = z.union([
     preset: z.string().optional(),
     embedDim: positiveInt.optional(),
     quickGelu: z.boolean().optional(),
-    vision: visionConfigSchema.partial().optional(),
-    text: textConfigSchema.partial().optional(),
+    vision: visionOverridesSchema.optional(),
+    text: textOverridesSchema.optional(),
   }),
 ]);
 
@@ -51,8 +60,13 @@ const augmentSchema = z
   .strictObject({
     scale: z.tuple([fraction, fraction]).default([0.9, 1]).describe('Area range of the random resized crop'),
     ratio: z.tuple([z.number().positive(), z.number().positive()]).default([3 / 4, 4 / 3]),
-    shift: fraction.default(0).describe('Largest shift as a fraction of the side; the border is filled with the background'),
-    zoom: z.tuple([z.number().positive(), z.number().positive()]).default([1, 1]).describe('Scale range about the centre'),
+    shift: fraction
+      .default(0)
+      .describe('Largest shift as a fraction of the side; the border is filled with the background'),
+    zoom: z
+      .tuple([z.number().positive(), z.number().positive()])
+      .default([1, 1])
+      .describe('Scale range about the centre'),
     rotateDegrees: z.number().min(0).max(180).default(0),
     colorJitter: fraction.default(0).describe('Brightness, contrast and saturation strength'),
     hueJitter: z.number().min(0).max(0.5).default(0).describe('Largest hue turn, in turns'),
@@ -65,17 +79,27 @@ const dataSchema = z.strictObject({
   manifest: z.string().describe('URL of the dataset manifest written by `covey pack`'),
   augment: augmentSchema,
   mean: z.tuple([z.number(), z.number(), z.number()]).default([0.48145466, 0.4578275, 0.40821073]),
-  std: z.tuple([z.number().positive(), z.number().positive(), z.number().positive()]).default([0.26862954, 0.26130258, 0.27577711]),
+  std: z
+    .tuple([z.number().positive(), z.number().positive(), z.number().positive()])
+    .default([0.26862954, 0.26130258, 0.27577711]),
   tokenizer: z.string().default('clip').describe('`clip` (49,408 tokens) or the URL of a tokenizer.json'),
   cacheDir: z.string().optional().describe('Local shard cache. Default: a covey folder under the user cache directory'),
   cacheBytesMax: positiveInt.default(20 * 2 ** 30),
-  decoded: z.strictObject({
-    side: z.int().min(0).default(0).describe('0: decode from the file each time. n: decode once to n×n pixels and augment from those'),
-    bytesMax: positiveInt.default(2 ** 30).describe('Memory for decoded pictures, per worker'),
-  }).prefault({}),
+  decoded: z
+    .strictObject({
+      side: z
+        .int()
+        .min(0)
+        .default(0)
+        .describe('0: decode from the file each time. n: decode once to n×n pixels and augment from those'),
+      bytesMax: positiveInt.default(2 ** 30).describe('Memory for decoded pictures, per worker'),
+    })
+    .prefault({}),
   prefetchSteps: positiveInt.default(3),
   pixelsMax: positiveInt.default(50_000_000).describe('A picture with more pixels is refused as broken'),
-  badSamplesMax: fraction.default(0.01).describe('Share of broken samples in the steps so far beyond which the run stops'),
+  badSamplesMax: fraction
+    .default(0.01)
+    .describe('Share of broken samples in the steps so far beyond which the run stops'),
   shuffleBlockShards: positiveInt.default(8).describe('Shards per shuffle block: samples mix within a block'),
 });
 
@@ -86,7 +110,10 @@ const optimizerSchema = z
     beta2: fraction.default(0.98),
     eps: z.number().positive().default(1e-6),
     weightDecay: z.number().min(0).default(0.2),
-    decayRule: z.enum(['v4', 'legacy']).default('v4').describe('v4: ndim<=1 and class/positional embeddings excluded; legacy: ndim<2, bn, ln, bias, logit_scale'),
+    decayRule: z
+      .enum(['v4', 'legacy'])
+      .default('v4')
+      .describe('v4: ndim<=1 and class/positional embeddings excluded; legacy: ndim<2, bn, ln, bias, logit_scale'),
     warmupSteps: z.int().min(0).default(10_000),
     schedule: z.enum(['cosine', 'constant']).default('cosine'),
     gradClipNorm: z.number().positive().optional(),
@@ -99,10 +126,16 @@ const trainSchema = z.strictObject({
   lanes: positiveInt.describe('Fixed micro-batches of a step; the largest number of workers. Must divide globalBatch'),
   precision: z.enum(['fp32', 'bf16']).default('fp32'),
   deterministic: z.boolean().default(true),
-  nonFinite: z.enum(['skip', 'stop']).default('skip').describe('What to do with a step whose loss or gradient is NaN or Inf'),
+  nonFinite: z
+    .enum(['skip', 'stop'])
+    .default('skip')
+    .describe('What to do with a step whose loss or gradient is NaN or Inf'),
   nonFiniteMax: z.int().min(0).default(20).describe('Skipped steps beyond which the run stops'),
   optimizer: optimizerSchema,
-  logitScaleInit: z.number().default(Math.log(1 / 0.07)).describe('Natural log'),
+  logitScaleInit: z
+    .number()
+    .default(Math.log(1 / 0.07))
+    .describe('Natural log'),
   logitScaleMax: z.number().default(Math.log(100)).describe('Natural log; clamped to [0, this] after each update'),
 });
 
@@ -116,7 +149,9 @@ const checkpointSchema = z
 const workersSchema = z
   .strictObject({
     min: positiveInt.default(1).describe('Below this many workers the run waits'),
-    expected: positiveInt.default(1).describe('At the start the coordinator waits for this many, up to joinWaitSeconds'),
+    expected: positiveInt
+      .default(1)
+      .describe('At the start the coordinator waits for this many, up to joinWaitSeconds'),
     joinWaitSeconds: z.number().positive().default(30),
     engine: z.enum(['auto', 'torch', 'cpu']).default('auto'),
   })
@@ -133,8 +168,15 @@ const timingSchema = z
 
 export const runConfigSchema = z
   .strictObject({
-    run: z.string().regex(/^[a-z0-9][a-z0-9-]{0,62}$/, 'lower-case letters, digits and dashes, at most 63').describe('Name of the run'),
-    seed: z.int().min(0).max(2 ** 32 - 1).default(0),
+    run: z
+      .string()
+      .regex(/^[a-z0-9][a-z0-9-]{0,62}$/, 'lower-case letters, digits and dashes, at most 63')
+      .describe('Name of the run'),
+    seed: z
+      .int()
+      .min(0)
+      .max(2 ** 32 - 1)
+      .default(0),
     store: z.string().describe('Where the run keeps HEAD and checkpoints: file:///… or s3://bucket/prefix'),
     objective: z.enum(['clip']).default('clip'),
     model: modelSchema,
@@ -147,14 +189,26 @@ export const runConfigSchema = z
   .superRefine((config, context) => {
     const { globalBatch, lanes } = config.train;
     if (globalBatch % lanes !== 0) {
-      context.addIssue({ code: 'custom', path: ['train', 'lanes'], message: `must divide train.globalBatch (${globalBatch}), is ${lanes}` });
+      context.addIssue({
+        code: 'custom',
+        path: ['train', 'lanes'],
+        message: `must divide train.globalBatch (${globalBatch}), is ${lanes}`,
+      });
     }
     if (config.workers.min > lanes) {
-      context.addIssue({ code: 'custom', path: ['workers', 'min'], message: `must be at most train.lanes (${lanes}), is ${config.workers.min}` });
+      context.addIssue({
+        code: 'custom',
+        path: ['workers', 'min'],
+        message: `must be at most train.lanes (${lanes}), is ${config.workers.min}`,
+      });
     }
     const [low, high] = config.data.augment.scale;
     if (low > high) {
-      context.addIssue({ code: 'custom', path: ['data', 'augment', 'scale'], message: `must be [low, high], is [${low}, ${high}]` });
+      context.addIssue({
+        code: 'custom',
+        path: ['data', 'augment', 'scale'],
+        message: `must be [low, high], is [${low}, ${high}]`,
+      });
     }
   });
 

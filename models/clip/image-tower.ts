@@ -1,0 +1,58 @@
+import type { VisionConfig } from '../../common/config/run-config.ts';
+import {
+  addTokenAndPosition,
+  layerNorm,
+  linear,
+  patchify,
+  type Tensor1D,
+  type Tensor2D,
+  type Tensor3D,
+  type Tensor4D,
+  tf,
+  toCompute,
+  toFloat32,
+} from '../../engine/index.ts';
+import { LAYER_NORM_EPS, type ParameterLookup, transformerPooled } from './transformer.ts';
+
+export interface TowerOptions {
+  readonly precision: 'fp32' | 'bf16';
+  readonly quickGelu: boolean;
+}
+
+/**
+ * Vision transformer (Dosovitskiy et al. 2021) as open_clip's `VisionTransformer` with `tok` pooling: patches without bias, class token,
+ * learnt positions, ln_pre, blocks, ln_post on the class token, projection.
+ * @param x_BHWC normalised pixels
+ * @returns float32 [B,E], not normalised
+ */
+export function imageFeatures(
+  x_BHWC: Tensor4D,
+  parameter: ParameterLookup,
+  config: VisionConfig,
+  { precision, quickGelu }: TowerOptions,
+): Tensor2D {
+  const { width, patchSize, layers, headWidth } = config;
+  const tokens_BTD = tf.tidy(() => {
+    const patches_BNP = toCompute(patchify(x_BHWC, patchSize), precision);
+    const kernel = tf.reshape(parameter('visual.conv1.weight'), [width, 3 * patchSize * patchSize]) as Tensor2D;
+    const patches_BND = linear(patches_BNP, kernel, null) as Tensor3D;
+    const positions: Tensor2D = parameter('visual.positional_embedding');
+    const positioned = addTokenAndPosition(patches_BND, parameter<Tensor1D>('visual.class_embedding'), positions);
+    return layerNorm(positioned, parameter('visual.ln_pre.weight'), parameter('visual.ln_pre.bias'), LAYER_NORM_EPS);
+  }) as Tensor3D;
+  const pooled_BD = transformerPooled(tokens_BTD, parameter, {
+    prefix: 'visual.transformer.resblocks',
+    layers,
+    heads: width / headWidth,
+    causal: false,
+    quickGelu,
+    pooledToken: 0,
+  });
+  const normed = layerNorm(
+    toFloat32(pooled_BD),
+    parameter('visual.ln_post.weight'),
+    parameter('visual.ln_post.bias'),
+    LAYER_NORM_EPS,
+  );
+  return tf.matMul(normed as Tensor2D, parameter<Tensor2D>('visual.proj'));
+}

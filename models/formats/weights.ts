@@ -1,0 +1,86 @@
+import type { ModelConfig } from '../../common/config/run-config.ts';
+import { CoveyError } from '../../common/errors.ts';
+import { elementCount, parameterShapes } from '../clip/parameter-shapes.ts';
+import type { HostTensor } from './safetensors.ts';
+
+/** Weights on the host by open_clip key, as `ClipModel.readWeights` gives and `setWeights` takes them. */
+export type Weights = ReadonlyMap<string, Float32Array>;
+
+/** How a picture is made ready for the model; part of what a model is. */
+export interface PreprocessConfig {
+  readonly mean: readonly [number, number, number];
+  readonly std: readonly [number, number, number];
+}
+
+/** What the loaders give back: enough to make the model and to feed it. */
+export interface ImportedModel {
+  readonly config: ModelConfig;
+  readonly weights: Map<string, Float32Array>;
+  readonly preprocess: PreprocessConfig;
+}
+
+/**
+ * The weights with their shapes, in parameter order.
+ * @throws CoveyError INVALID_ARGUMENT naming every weight that is missing, superfluous or of another size
+ */
+export function shapedWeights(config: ModelConfig, weights: Weights): Map<string, HostTensor> {
+  const shaped = new Map<string, HostTensor>();
+  const problems: string[] = [];
+  for (const { name, shape } of parameterShapes(config)) {
+    const values = weights.get(name);
+    if (values?.length === elementCount(shape)) shaped.set(name, { shape, values });
+    else problems.push(values ? `${name} has ${values.length} values for [${shape}]` : `${name} is missing`);
+  }
+  for (const name of weights.keys())
+    if (!shaped.has(name) && !problems.some((p) => p.startsWith(`${name} `)))
+      problems.push(`${name} is not the model's`);
+  if (problems.length > 0) {
+    throw new CoveyError(
+      'INVALID_ARGUMENT',
+      `Cannot use the weights: they are not of this model: ${problems.join('; ')}`,
+      {
+        fields: { problems },
+      },
+    );
+  }
+  return shaped;
+}
+
+/**
+ * Checks tensors read from a file against the model and drops their shapes.
+ * @throws CoveyError DATA_CORRUPT naming every key that is missing, superfluous or of another shape
+ */
+export function plainWeights(
+  config: ModelConfig,
+  tensors: ReadonlyMap<string, HostTensor>,
+  file: string,
+): Map<string, Float32Array> {
+  const expected = new Map(parameterShapes(config).map(({ name, shape }) => [name, shape]));
+  const problems: string[] = [];
+  const weights = new Map<string, Float32Array>();
+  for (const [name, shape] of expected) {
+    const tensor = tensors.get(name);
+    if (!tensor) problems.push(`${name} is missing`);
+    else if (tensor.shape.join() !== shape.join()) problems.push(`${name} is [${tensor.shape}], not [${shape}]`);
+    else weights.set(name, tensor.values);
+  }
+  for (const name of tensors.keys()) if (!expected.has(name)) problems.push(`${name} is not the model's`);
+  if (problems.length > 0) {
+    throw new CoveyError(
+      'DATA_CORRUPT',
+      `Cannot load ${file}: its tensors are not those of its config: ${problems.join('; ')}`,
+      {
+        fields: { file, problems },
+      },
+    );
+  }
+  return weights;
+}
+
+/** Rows and columns exchanged: [r, c] → [c, r]. */
+export function transposed({ shape, values }: HostTensor): HostTensor {
+  const [rows, columns] = shape as [number, number];
+  const out = new Float32Array(values.length);
+  for (let r = 0; r < rows; r++) for (let c = 0; c < columns; c++) out[c * rows + r] = values[r * columns + c]!;
+  return { shape: [columns, rows], values: out };
+}

@@ -1,0 +1,67 @@
+import sharp, { type Sharp } from 'sharp';
+import { brokenImage, type ImageHeader, readImageHeader } from './image-header.ts';
+
+/** uint8 RGB, row by row: [height, width, 3]. */
+export interface RgbImage {
+  readonly pixels: Uint8Array;
+  readonly width: number;
+  readonly height: number;
+}
+
+export interface DecodeLimits {
+  /** Pictures with more pixels are refused as broken. */
+  readonly pixelsMax: number;
+}
+
+// Every picture is decoded once; libvips' operation cache would only hold memory.
+sharp.cache(false);
+
+/**
+ * A decoder for bytes from strangers. Like PIL it ignores EXIF orientation and colour profiles, and takes the first frame;
+ * any broken byte is an error, never a grey rest of the picture.
+ */
+export function openImage(
+  bytes: Uint8Array,
+  limits: DecodeLimits,
+): { readonly header: ImageHeader; readonly pipeline: Sharp } {
+  const header = readImageHeader(bytes, limits);
+  const pipeline = sharp(bytes, {
+    limitInputPixels: limits.pixelsMax,
+    failOn: 'error',
+    ignoreIcc: true,
+    sequentialRead: true,
+  });
+  return { header, pipeline };
+}
+
+/**
+ * Runs a pipeline to 8-bit sRGB; transparency is flattened on white, grey and CMYK become RGB. Throws DATA_CORRUPT with
+ * `fields.reason` = undecodable where the file is broken.
+ */
+export async function toRgb(pipeline: Sharp): Promise<RgbImage> {
+  try {
+    const { data, info } = await pipeline
+      .flatten({ background: '#ffffff' })
+      .toColourspace('srgb')
+      .raw({ depth: 'uchar' })
+      .toBuffer({ resolveWithObject: true });
+    const plain = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+    const pixels = info.channels === 3 ? plain : repeatGrey(plain, info.channels);
+    return { pixels, width: info.width, height: info.height };
+  } catch (thrown) {
+    throw brokenImage('undecodable', thrown instanceof Error ? thrown.message.trim() : String(thrown), thrown);
+  }
+}
+
+/** The whole picture at its own size. */
+export async function decodeRgb(bytes: Uint8Array, limits: DecodeLimits): Promise<RgbImage> {
+  return toRgb(openImage(bytes, limits).pipeline);
+}
+
+/** [.., channels] with grey first → [.., 3]. */
+function repeatGrey(data: Uint8Array, channels: number): Uint8Array {
+  const count = data.length / channels;
+  const pixels = new Uint8Array(3 * count);
+  for (let i = 0; i < count; i++) pixels.fill(data[i * channels]!, 3 * i, 3 * i + 3);
+  return pixels;
+}
