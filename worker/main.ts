@@ -8,7 +8,7 @@ import type { ObjectStore } from '../common/objectstore/object-store.ts';
 import { resolveModelConfig } from '../models/model-config.ts';
 import { WorkerClient } from '../proto/worker-client.ts';
 import { Checkpointer } from './checkpoint/checkpointer.ts';
-import { type CommsThread, startCommsThread } from './collectives/comms-channel.ts';
+import { startCommsThread } from './collectives/comms-channel.ts';
 import { CommitReporter } from './control/commit-reporter.ts';
 import { CoordinatorLink, type StepReport } from './control/coordinator-link.ts';
 import { HeartbeatLoop } from './control/heartbeat-loop.ts';
@@ -39,7 +39,7 @@ export interface WorkerOptions {
   readonly natsUrl?: string;
   /** Shard cache. Default: data.cacheDir of the config, else a covey folder under the user's cache directory. */
   readonly cacheDir?: string;
-  /** JSONL file of consumed samples. */
+  /** JSONL file of consumed samples; `{run}` in it stands for the run's name. */
   readonly sampleLog?: string;
 }
 
@@ -202,12 +202,25 @@ class WorkerProcess {
       new PrefetchedSteps({ totalSteps: config.train.steps, prefetchSteps: config.data.prefetchSteps }, { loader, logger }),
       (it) => it.close(),
     );
-    const comms: CommsThread = this.#closers.add(
-      await startCommsThread({ natsUrl: this.#options.natsUrl ?? natsUrl, run: config.run }, { logger }),
+    const comms = this.#closers.add(
+      await startCommsThread(
+        {
+          natsUrl: this.#options.natsUrl ?? natsUrl,
+          name: `covey-${config.run}`,
+          timeoutMs: 1000 * config.timing.collectiveTimeoutSeconds,
+        },
+        { logger },
+      ),
       (it) => it.close(),
     );
     const compute = this.#closers.add(
-      new ComputeHandle({ config, model, threads: this.#options.threads, ...comms.forCompute() }),
+      new ComputeHandle({
+        config,
+        model,
+        threads: this.#options.threads,
+        collectives: comms.compute,
+        transfer: [comms.compute.port],
+      }),
       (it) => it.close(),
     );
     const ready = await compute.request({ kind: 'initialise' });
@@ -224,7 +237,7 @@ class WorkerProcess {
   #newSession(memberId: string, parts: SessionModules, heartbeat: HeartbeatLoop<Assignment>, logger: Logger): Session {
     const { globalBatch, lanes } = parts.config.train;
     const budget = new BadSampleBudget(parts.config.data.badSamplesMax);
-    const sampleLog = this.#options.sampleLog ? SampleLog.open(this.#options.sampleLog) : undefined;
+    const sampleLog = this.#options.sampleLog ? SampleLog.open(this.#options.sampleLog.replaceAll('{run}', parts.config.run)) : undefined;
     if (sampleLog) this.#closers.add(sampleLog, async (it) => (await it).close());
     const reporter = new CommitReporter<StepReport>({
       send: (report) => this.#link.commitStep(report),

@@ -1,7 +1,7 @@
 import type { ModelConfig, RunConfig } from '../common/config/run-config.ts';
 import type { ObjectStore } from '../common/objectstore/object-store.ts';
 import type { Checkpointer } from './checkpoint/checkpointer.ts';
-import type { Collectives } from './collectives/collectives.ts';
+import type { CommsThread } from './collectives/comms-channel.ts';
 import type { ComputeHandle } from './train/compute-handle.ts';
 import type { ComputeReady } from './train/compute-protocol.ts';
 import type { LoadedStep } from './train/step-loop.ts';
@@ -15,7 +15,7 @@ export interface StepSource {
 }
 
 /** The comms thread as the main thread sees it: the tensor plane's control side. */
-export type CommsControl = Pick<Collectives, 'configure' | 'abort' | 'serveState' | 'fetchState' | 'close'>;
+export type CommsControl = Pick<CommsThread, 'configure' | 'abort' | 'serveState' | 'fetchState' | 'stats'>;
 
 /** Everything a session drives; built once by `main.ts` after the join, closed by it in reverse order. */
 export interface SessionModules {

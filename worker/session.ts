@@ -80,7 +80,7 @@ export class Session {
     this.#memberId = memberId;
     this.#current = undefined;
     this.#interrupt.abort(new CoveyError('ABORTED', 'evicted and joined again'));
-    this.#modules.comms.abort('evicted and joined again');
+    void this.#modules.comms.abort('evicted and joined again').catch(() => undefined);
     const hasWeights = keepsWeights && this.#status.hasWeights;
     this.#update({ generation: 0, state: this.#drained('JOINED'), suspects: [], hasWeights });
   }
@@ -134,7 +134,7 @@ export class Session {
   /** Stops stepping: what is in flight is applied after all or given up. Then the applied step is final for this generation. */
   async #quiesce(assignment: Assignment): Promise<void> {
     this.#events.onPhase(this.#stepping ? 'recovery' : 'rendezvous');
-    this.#modules.comms.abort(`generation ${assignment.generation}: ${assignment.reason}`);
+    await this.#modules.comms.abort(`generation ${assignment.generation}: ${assignment.reason}`);
     this.#modules.compute.abandonQueued();
     await this.#stepping;
     this.#stepping = undefined;
@@ -172,7 +172,7 @@ export class Session {
     if (healSources.includes(memberId)) {
       if (healSources.length < assignment.members.length) {
         await compute.request({ kind: 'exportState', buffer: this.#state.buffer, step: startStep });
-        comms.serveState(this.#state.bytes);
+        await comms.serveState(this.#state.bytes);
       }
       return this.#status.weightsDigest;
     }
@@ -222,7 +222,7 @@ export class Session {
     const { compute, steps, config, checkpointer } = this.#modules;
     const isWriter = assignment.members[0]?.memberId === this.#memberId;
     this.#stepping = runSteps(
-      { startStep: assignment.startStep, totalSteps: config.train.steps },
+      { generation: assignment.generation, startStep: assignment.startStep, totalSteps: config.train.steps },
       {
         compute,
         logger: this.#logger,

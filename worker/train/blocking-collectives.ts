@@ -6,6 +6,8 @@ import { maximalSubtrees, treeAdditions } from '../collectives/lane-tree.ts';
  * ordinary op. All arrays are views on shared memory. Errors are those of `Collectives`.
  */
 export interface BlockingCollectives {
+  /** Names the generation that the operations after it belong to: those of an older one are refused with ABORTED. */
+  enter(generation: number): void;
   /** Fills `out` (lanes × laneBytes) with every lane's block; this worker's own lanes are already in place. */
   allGather(op: number, laneBytes: number, out: Uint8Array): void;
   /** Begins summing over all lanes in the fixed tree; `partials` (one per maximal subtree held) must not change until waited for. */
@@ -22,6 +24,8 @@ export class SoloCollectives implements BlockingCollectives {
     this.#laneCount = laneCount;
     this.#add = add;
   }
+
+  enter(): void {}
 
   allGather(): void {}
 

@@ -1,4 +1,5 @@
 import type { ModelConfig, RunConfig } from '../../common/config/run-config.ts';
+import type { ComputeEnd } from '../collectives/sync-collectives.ts';
 import type { StepResult } from './lane-trainer.ts';
 
 /** Messages between a worker's main thread and its compute thread. Tensors stay in shared memory; these are only pointers to it. */
@@ -7,8 +8,8 @@ export interface ComputeSetup {
   readonly config: RunConfig;
   readonly model: ModelConfig;
   readonly threads: number;
-  /** The comms thread's port and shared words, for `SyncCollectives`; absent in a world of one without a network. */
-  readonly collectives: unknown;
+  /** This thread's end of the comms thread; undefined: a world of one without a network. */
+  readonly collectives: ComputeEnd | undefined;
   /** Int32 words shared with the main thread, indexed by the CONTROL_ constants. */
   readonly control: Int32Array;
 }
@@ -26,7 +27,13 @@ export interface LaneSlot {
 export type ComputeRequest =
   | { readonly kind: 'initialise' }
   | { readonly kind: 'holdLanes'; readonly begin: number; readonly end: number }
-  | { readonly kind: 'step'; readonly epoch: number; readonly step: number; readonly lanes: readonly LaneSlot[] }
+  | {
+      readonly kind: 'step';
+      readonly epoch: number;
+      readonly generation: number;
+      readonly step: number;
+      readonly lanes: readonly LaneSlot[];
+    }
   | { readonly kind: 'exportState'; readonly buffer: SharedArrayBuffer; readonly step: number }
   | { readonly kind: 'importState'; readonly buffer: SharedArrayBuffer }
   | { readonly kind: 'digest' }

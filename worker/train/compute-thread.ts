@@ -27,7 +27,7 @@ class ComputeThread {
     this.#setup = setup;
     this.#engine = engine;
     this.#collectives = setup.collectives
-      ? new SyncCollectives(setup.collectives as ConstructorParameters<typeof SyncCollectives>[0])
+      ? new SyncCollectives(setup.collectives)
       : new SoloCollectives(setup.config.train.lanes, (target, source) => engine.addVectors(target, source));
   }
 
@@ -110,6 +110,7 @@ class ComputeThread {
     const lr = learningRate(request.step, steps, optimizer);
     let result: StepResult;
     try {
+      this.#collectives.enter(request.generation);
       result = this.#required.step(request.step, lr, request.lanes, this.#collectives);
     } catch (thrown) {
       this.#brokenEpoch = request.epoch;

@@ -237,7 +237,9 @@ export class LaneTrainer {
       }
     };
     const addScalar = (offset: number, value: number): void => {
-      buffer[offset] = laneStep.starts ? value : buffer[offset]! + value;
+      // Rounded before it is added, as it is where the lane is alone in its buffer: else the bits would depend on who holds it.
+      const rounded = Math.fround(value);
+      buffer[offset] = laneStep.starts ? rounded : buffer[offset]! + rounded;
     };
     return {
       /** The extras and the logit scale's gradient, which the objective computes itself. */

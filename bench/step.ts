@@ -1,0 +1,179 @@
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import os from 'node:os';
+import path from 'node:path';
+import { pathToFileURL } from 'node:url';
+import sharp from 'sharp';
+import { startLocalCluster } from '../cli/cluster/local-cluster.ts';
+import { systemClock } from '../common/clock.ts';
+import type { ModelConfig } from '../common/config/run-config.ts';
+import { silentLogger } from '../common/log.ts';
+import { openObjectStore } from '../common/objectstore/open.ts';
+import { RandomStream } from '../common/random.ts';
+import { loadEngine } from '../engine/index.ts';
+import { ClipModel } from '../models/clip/clip-model.ts';
+import { resolveModelConfig } from '../models/model-config.ts';
+import type { StepRecord } from '../proto/gen/covey/v1/StepRecord.ts';
+import { RunClient } from '../proto/run-client.ts';
+import { pack } from '../worker/data/pack/pack.ts';
+import { SoloCollectives } from '../worker/train/blocking-collectives.ts';
+import { type LaneInput, LaneTrainer } from '../worker/train/lane-trainer.ts';
+import { type BenchOptions, type BenchRow, median } from './support/rows.ts';
+import { startTorchPeer } from './support/torch-peer.ts';
+
+const GLOBAL_BATCH = 256;
+const LANES = 4;
+
+/**
+ * The demo model's training step: covey with one worker (as it trains: four lanes, lane tree, AdamW) against PyTorch on the
+ * whole batch, equal threads, interleaved; then, with two workers, the share of a step that is not compute.
+ */
+export async function run({ quick }: BenchOptions): Promise<BenchRow[]> {
+  const rows: BenchRow[] = [];
+  for (const threads of [1, 2]) for (const precision of ['bf16', 'fp32'] as const) rows.push(await againstTorch(threads, precision, quick));
+  rows.push(await twoWorkers(quick));
+  return rows;
+}
+
+async function againstTorch(threads: number, precision: 'fp32' | 'bf16', quick: boolean): Promise<BenchRow> {
+  const model = resolveModelConfig('tiny');
+  const name = `step, tiny, batch ${GLOBAL_BATCH}, ${precision}, ${threads} thread${threads > 1 ? 's' : ''}`;
+  const peer = await startTorchPeer('step.py', { threads, precision, batch: GLOBAL_BATCH, model });
+  const ours = await newTrainer(model, threads, precision);
+  const rounds = quick ? 2 : 5;
+  const oursMs: number[] = [];
+  const peerMs: number[] = [];
+  try {
+    ours.step();
+    await peer?.run(1);
+    for (let round = 0; round < rounds; round++) {
+      for (let i = 0; i < 2; i++) oursMs.push(ours.step());
+      if (peer) peerMs.push(...(await peer.run(2)).map((seconds) => 1000 * seconds));
+    }
+  } finally {
+    ours.close();
+    await peer?.close();
+  }
+  const mine = median(oursMs);
+  const theirs = peerMs.length > 0 ? median(peerMs) : null;
+  return { case: name, ours: mine, peer: theirs, ratio: theirs === null ? null : theirs / mine, unit: 'ms/step' };
+}
+
+async function newTrainer(model: ModelConfig, threads: number, precision: 'fp32' | 'bf16') {
+  const engine = await loadEngine({ engine: 'auto', threads });
+  const clip = new ClipModel(model, { seed: 1, precision });
+  const trainer = new LaneTrainer(
+    {
+      globalBatch: GLOBAL_BATCH,
+      laneCount: LANES,
+      imageSide: model.vision.imageSize,
+      embedDim: model.embedDim,
+      mean: [0.5, 0.5, 0.5],
+      std: [0.25, 0.25, 0.25],
+      precision,
+      gradClipNorm: undefined,
+      nonFinite: 'stop',
+      logitScaleMax: Math.log(100),
+      optimizer: { beta1: 0.9, beta2: 0.98, eps: 1e-6 },
+      weightDecays: clip.parameters.map(() => 0.1),
+    },
+    { engine, model: clip },
+  );
+  trainer.holdLanes(0, LANES);
+  const collectives = new SoloCollectives(LANES, (target, source) => engine.addVectors(target, source));
+  const lanes = syntheticLanes(model);
+  let step = 0;
+  return {
+    step: (): number => {
+      const began = performance.now();
+      trainer.step(step++, 1e-4, lanes, collectives);
+      return performance.now() - began;
+    },
+    close: (): void => {
+      trainer.dispose();
+      clip.dispose();
+      engine.close();
+    },
+  };
+}
+
+function syntheticLanes(model: ModelConfig): LaneInput[] {
+  const random = new RandomStream('bench-step');
+  const batch = GLOBAL_BATCH / LANES;
+  const { imageSize } = model.vision;
+  const { contextLength, vocabSize } = model.text;
+  return Array.from({ length: LANES }, (_, lane) => {
+    const tokens = new Int32Array(batch * contextLength);
+    for (let row = 0; row < batch; row++) {
+      tokens[row * contextLength] = vocabSize - 2;
+      for (let i = 1; i < 5; i++) tokens[row * contextLength + i] = 1 + random.integer(vocabSize - 4);
+      tokens[row * contextLength + 5] = vocabSize - 1;
+    }
+    return { lane, tokens, pixels: new Uint8Array(batch * imageSize * imageSize * 3).map(() => random.integer(256)) };
+  });
+}
+
+/** Two worker processes of one thread each on one machine: seconds of a step outside forward, backward and update. */
+async function twoWorkers(quick: boolean): Promise<BenchRow> {
+  const folder = await mkdtemp(path.join(os.tmpdir(), 'covey-bench-'));
+  const controller = new AbortController();
+  const storeUrl = pathToFileURL(path.join(folder, 'store')).href;
+  try {
+    const data = await syntheticDataset(path.join(folder, 'data'));
+    const cluster = await startLocalCluster(
+      { workers: 2, threads: 1, store: storeUrl, port: 0, httpPort: 0, logFolder: path.join(folder, 'logs') },
+      { clock: systemClock, logger: silentLogger, env: process.env, signal: controller.signal },
+    );
+    try {
+      const records = await trainOn(cluster.coordinatorAddress, storeUrl, data, quick ? 12 : 40);
+      const shares = records.slice(4).map(shareOutsideCompute);
+      return { case: 'two workers, bf16: share of step time outside compute', ours: median(shares), peer: 0.15, ratio: 0.15 / median(shares), unit: 'share (peer: the limit aimed at)' };
+    } finally {
+      await cluster.close();
+    }
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+function shareOutsideCompute(record: StepRecord): number {
+  const compute = ['forward', 'backward', 'optim'].reduce((sum, phase) => sum + (record.phaseSeconds[phase] ?? 0), 0);
+  return Math.max(0, 1 - compute / record.stepSeconds);
+}
+
+async function syntheticDataset(folder: string): Promise<string> {
+  const pictures = path.join(folder, 'pictures');
+  await mkdir(pictures, { recursive: true });
+  const random = new RandomStream('bench-pictures');
+  const noise = () => Buffer.from(Uint8Array.from({ length: 64 * 64 * 3 }, () => random.integer(256)));
+  for (let i = 0; i < 600; i++) {
+    await sharp(noise(), { raw: { width: 64, height: 64, channels: 3 } }).png().toFile(path.join(pictures, `${i}.png`));
+    const { writeFile } = await import('node:fs/promises');
+    await writeFile(path.join(pictures, `${i}.txt`), `picture number ${i}`);
+  }
+  const url = pathToFileURL(folder).href;
+  const store = openObjectStore(url);
+  await pack({ name: 'noise', source: { kind: 'folder', path: pictures }, destination: store }, { logger: silentLogger });
+  await store.close();
+  return `${url}/manifest.json`;
+}
+
+async function trainOn(address: string, store: string, manifest: string, steps: number): Promise<StepRecord[]> {
+  const client = new RunClient({ address }, { clock: systemClock });
+  const config = {
+    run: 'bench',
+    store,
+    model: { preset: 'tiny', text: { vocabSize: 49408 } },
+    data: { manifest, decoded: { side: 64 } },
+    train: { steps, globalBatch: GLOBAL_BATCH, lanes: LANES, precision: 'bf16' },
+    workers: { min: 2, expected: 2 },
+  };
+  const { runConfigSchema } = await import('../common/config/run-config.ts');
+  const records: StepRecord[] = [];
+  try {
+    await client.submitRun(JSON.stringify(runConfigSchema.parse(config)));
+    for await (const { step } of client.watchRun('bench')) if (step && step.step > 0) records.push(step);
+  } finally {
+    client.close();
+  }
+  return records;
+}

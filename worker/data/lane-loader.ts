@@ -1,0 +1,236 @@
+import { LRUCache } from 'lru-cache';
+import pLimit, { type LimitFunction } from 'p-limit';
+import type { AugmentConfig } from '../../common/config/run-config.ts';
+import { CoveyError, throwIfAborted } from '../../common/errors.ts';
+import type { Logger } from '../../common/log.ts';
+import { RandomStream } from '../../common/random.ts';
+import { TrainTransform, type ViewIdentity } from '../../models/preprocess/train-transform.ts';
+import type { Tokenizer } from '../../models/tokenizer/tokenizer.ts';
+import type { Dataset, LocatedSample } from './dataset.ts';
+import type { Plan } from './plan.ts';
+import { DecodedCache, readImageBytes } from './sample-source.ts';
+import type { ShardCache } from './shard-cache.ts';
+
+/** Candidates drawn for one broken sample; so many broken ones in a row mean the dataset is unusable. */
+const REPLACEMENTS_MAX = 64;
+const CAPTIONS_KEPT = 65_536;
+
+export interface LaneLoaderOptions {
+  readonly plan: Plan;
+  readonly imageSide: number;
+  readonly augment: AugmentConfig;
+  /** `side` 0: from the file each time. Otherwise decoded once to side×side, kept in at most `bytesMax`. */
+  readonly decoded: { readonly side: number; readonly bytesMax: number };
+  readonly pixelsMax: number;
+  /** Pictures in the making at once, over all lanes. Default 4, the size of libuv's pool. */
+  readonly concurrency?: number;
+}
+
+export interface LaneLoaderModules {
+  readonly dataset: Dataset;
+  readonly cache: ShardCache;
+  readonly tokenizer: Tokenizer;
+  readonly logger: Logger;
+  readonly metrics?: LaneLoaderMetrics | null;
+}
+
+export interface LaneLoaderMetrics {
+  /** Each broken sample, once per process. */
+  sampleBad(reason: string): void;
+}
+
+/** Where a lane's batch goes; may lie in shared memory. */
+export interface LaneBuffers {
+  /** uint8 RGB, [laneBatch, imageSide, imageSide, 3]. */
+  readonly pixels: Uint8Array;
+  /** [laneBatch, contextLength]. */
+  readonly tokens: Int32Array;
+}
+
+export interface ReplacedSample {
+  readonly sampleId: string;
+  readonly reason: string;
+  readonly replacedBy: string;
+}
+
+export interface LoadedLane {
+  readonly step: number;
+  readonly lane: number;
+  readonly epoch: number;
+  /** What was consumed, in batch order (replacements under their own id), [laneBatch]. */
+  readonly sampleIds: readonly string[];
+  readonly replaced: readonly ReplacedSample[];
+}
+
+/**
+ * Fills lanes: plan → shard cache → decode → augment and tokenise. A batch is a pure function of (plan, step, lane): which
+ * worker loads it, what is cached and what was loaded before never show in it.
+ *
+ * A broken sample is replaced by the next whole one of a sequence drawn from (seed, epoch, its index), the same at every world
+ * size. A shard that cannot be read is not a broken sample: it fails the load with an error that names it.
+ */
+export class LaneLoader {
+  readonly options: LaneLoaderOptions;
+  readonly #dataset: Dataset;
+  readonly #cache: ShardCache;
+  readonly #tokenizer: Tokenizer;
+  readonly #logger: Logger;
+  readonly #metrics: LaneLoaderMetrics | null;
+  readonly #transform: TrainTransform;
+  readonly #decoded: DecodedCache | undefined;
+  readonly #limit: LimitFunction;
+  /** Reasons by sample index: a broken sample is decoded once. */
+  readonly #bad = new Map<number, string>();
+  readonly #tokens = new LRUCache<string, Int32Array>({ max: CAPTIONS_KEPT });
+
+  constructor(options: LaneLoaderOptions, modules: LaneLoaderModules) {
+    this.options = options;
+    this.#dataset = modules.dataset;
+    this.#cache = modules.cache;
+    this.#tokenizer = modules.tokenizer;
+    this.#logger = modules.logger;
+    this.#metrics = modules.metrics ?? null;
+    const { plan, decoded } = options;
+    if (plan.sampleCount !== modules.dataset.sampleCount) {
+      throw new CoveyError(
+        'INVALID_ARGUMENT',
+        `Cannot load lanes: the plan is for ${plan.sampleCount} samples, the dataset has ${modules.dataset.sampleCount}`,
+      );
+    }
+    this.#transform = new TrainTransform({ ...options, seed: plan.seed, decodedSide: decoded.side });
+    this.#decoded = decoded.side > 0 ? new DecodedCache({ bytesMax: decoded.bytesMax }) : undefined;
+    this.#limit = pLimit(options.concurrency ?? 4);
+  }
+
+  /** Sizes of the buffers that `load` fills. */
+  get geometry(): { readonly pixelBytes: number; readonly tokenCount: number } {
+    const { plan, imageSide } = this.options;
+    return {
+      pixelBytes: plan.laneBatch * imageSide ** 2 * 3,
+      tokenCount: plan.laneBatch * this.#tokenizer.contextLength,
+    };
+  }
+
+  /**
+   * Fills `into` with one lane of one step. On an error, also CANCELLED, nobody writes to `into` any more once it is thrown.
+   * Throws DATA_CORRUPT for an unreadable shard (`fields.shard`) or a dataset with too many broken samples.
+   */
+  async load(step: number, lane: number, into: LaneBuffers, signal?: AbortSignal): Promise<LoadedLane> {
+    throwIfAborted(signal);
+    this.#checkBuffers(into);
+    const { epoch, sampleIndices } = this.options.plan.laneSamples(step, lane);
+    const imageBytes = this.options.imageSide ** 2 * 3;
+    const { contextLength } = this.#tokenizer;
+    const replaced: ReplacedSample[] = [];
+    const tasks = Array.from(sampleIndices, (sampleIndex, row) => {
+      const pixels = into.pixels.subarray(row * imageBytes, (row + 1) * imageBytes);
+      return this.#limit(async () => {
+        throwIfAborted(signal);
+        const { located, replacement } = await this.#fillOrReplace(epoch, sampleIndex, pixels, signal);
+        into.tokens.set(this.#encode(this.#caption(located, epoch)), row * contextLength);
+        if (replacement !== undefined) replaced.push(replacement);
+        return located.sampleId;
+      });
+    });
+    // All must have settled before an error leaves: the caller reuses the buffers.
+    const results = await Promise.allSettled(tasks);
+    const sampleIds = results.map((result) => {
+      if (result.status === 'rejected') throw result.reason;
+      return result.value;
+    });
+    replaced.sort((a, b) => (a.sampleId < b.sampleId ? -1 : 1));
+    return { step, lane, epoch, sampleIds, replaced };
+  }
+
+  async #fillOrReplace(
+    epoch: number,
+    sampleIndex: number,
+    pixels: Uint8Array,
+    signal: AbortSignal | undefined,
+  ): Promise<{ readonly located: LocatedSample; readonly replacement?: ReplacedSample }> {
+    const wanted = await this.#dataset.locate(sampleIndex, signal);
+    const reason = await this.#fill(epoch, wanted, pixels, signal);
+    if (reason === undefined) return { located: wanted };
+    const draws = new RandomStream('replace', this.options.plan.seed, epoch, sampleIndex);
+    for (let draw = 0; draw < REPLACEMENTS_MAX; draw++) {
+      const candidate = await this.#dataset.locate(draws.integer(this.#dataset.sampleCount), signal);
+      if ((await this.#fill(epoch, candidate, pixels, signal)) === undefined) {
+        const replacement = { sampleId: wanted.sampleId, reason, replacedBy: candidate.sampleId };
+        return { located: candidate, replacement };
+      }
+    }
+    throw new CoveyError(
+      'DATA_CORRUPT',
+      `Cannot replace broken sample ${wanted.sampleId}: ${REPLACEMENTS_MAX} drawn candidates are broken too; check the dataset`,
+      {
+        fields: { sampleId: wanted.sampleId, reason },
+      },
+    );
+  }
+
+  /** Writes the augmented picture; returns the reason where the sample is broken. Throws where its shard cannot be read. */
+  async #fill(
+    epoch: number,
+    located: LocatedSample,
+    pixels: Uint8Array,
+    signal: AbortSignal | undefined,
+  ): Promise<string | undefined> {
+    const { sampleIndex } = located;
+    const known = this.#bad.get(sampleIndex);
+    if (known !== undefined) return known;
+    const identity: ViewIdentity = { epoch, sampleIndex, view: 0 };
+    const kept = this.#decoded?.peek(sampleIndex);
+    if (kept !== undefined) {
+      this.#transform.fromDecoded(kept, identity, pixels);
+      return undefined;
+    }
+    const bytes = await readImageBytes(this.#cache, located, signal);
+    try {
+      if (this.#decoded === undefined) {
+        await this.#transform.fromFile(bytes, identity, pixels);
+      } else {
+        const decoded = await this.#decoded.get(sampleIndex, () => this.#transform.decode(bytes));
+        this.#transform.fromDecoded(decoded, identity, pixels);
+      }
+      return undefined;
+    } catch (thrown) {
+      return this.#remember(located, thrown);
+    }
+  }
+
+  #remember(located: LocatedSample, thrown: unknown): string {
+    if (!CoveyError.is(thrown, 'DATA_CORRUPT') || typeof thrown.fields['reason'] !== 'string') throw thrown;
+    const reason = thrown.fields['reason'];
+    if (!this.#bad.has(located.sampleIndex)) {
+      this.#bad.set(located.sampleIndex, reason);
+      this.#metrics?.sampleBad(reason);
+      this.#logger.warn({ sampleId: located.sampleId, reason, detail: thrown.message }, 'broken sample replaced');
+    }
+    return reason;
+  }
+
+  #caption(located: LocatedSample, epoch: number): string {
+    const { captions } = located.record;
+    if (captions.length <= 1) return captions[0] ?? '';
+    const draw = new RandomStream('caption', this.options.plan.seed, epoch, located.sampleIndex);
+    return captions[draw.integer(captions.length)]!;
+  }
+
+  #encode(caption: string): Int32Array {
+    let tokens = this.#tokens.get(caption);
+    if (tokens === undefined) {
+      tokens = this.#tokenizer.encode(caption);
+      this.#tokens.set(caption, tokens);
+    }
+    return tokens;
+  }
+
+  #checkBuffers(into: LaneBuffers): void {
+    const { pixelBytes, tokenCount } = this.geometry;
+    if (into.pixels.length === pixelBytes && into.tokens.length === tokenCount) return;
+    throw new CoveyError(
+      'INVALID_ARGUMENT',
+      `Cannot load a lane: buffers hold ${into.pixels.length} bytes and ${into.tokens.length} tokens, a lane has ${pixelBytes} and ${tokenCount}`,
+    );
+  }
+}

@@ -1,0 +1,247 @@
+import sharp from 'sharp';
+import { CoveyError, throwIfAborted } from '../../../common/errors.ts';
+import type { Logger } from '../../../common/log.ts';
+import type { ObjectStore } from '../../../common/objectstore/object-store.ts';
+import { decodeRgb } from '../../../models/preprocess/decode.ts';
+import { readImageHeader } from '../../../models/preprocess/image-header.ts';
+import { type DatasetManifest, encodeJson, MANIFEST_VERSION, type ShardEntry } from '../manifest.ts';
+import { mapInOrder } from '../map-in-order.ts';
+import { sha256Hex } from '../sha256.ts';
+import type { Candidate, SourceItem } from './candidate.ts';
+import { type FolderSourceOptions, folderSource } from './folder-source.ts';
+import { type IconSetOptions, iconSetCredit, iconSource } from './icon-source.ts';
+import { type FinishedShard, type PackedPicture, ShardWriter } from './shard-writer.ts';
+import { type TableSourceOptions, tableSource } from './table-source.ts';
+import { indexTars, type TarsSourceOptions } from './tars-source.ts';
+
+/** Skipped samples named in a report; all are counted. */
+const NAMED_MAX = 100;
+const FILE_BYTES_MAX = 64 * 2 ** 20;
+
+export type PackSource =
+  | ({ readonly kind: 'folder' } & Omit<FolderSourceOptions, 'fileBytesMax'>)
+  | ({ readonly kind: 'table' } & Omit<TableSourceOptions, 'fileBytesMax'>)
+  | ({ readonly kind: 'icons'; readonly sets: readonly string[] } & IconSetOptions)
+  | ({ readonly kind: 'tars' } & TarsSourceOptions);
+
+export interface PackOptions {
+  readonly name: string;
+  readonly source: PackSource;
+  /** For existing tars: the store they lie in. */
+  readonly destination: ObjectStore;
+  /** Folder of the manifest in the destination, '' or ending in '/'. Default ''. */
+  readonly prefix?: string;
+  /** Default 64 MiB. */
+  readonly shardBytesMax?: number;
+  /** Default 10,000. */
+  readonly samplesPerShardMax?: number;
+  /** Shrinks pictures whose shortest side is longer, and encodes again. Default: the files as they are. */
+  readonly resize?: {
+    readonly shortestSide: number;
+    readonly format: 'jpeg' | 'png' | 'webp';
+    readonly quality?: number;
+  };
+  /** Default 50,000,000. */
+  readonly pixelsMax?: number;
+  /** Default 64 MiB. */
+  readonly fileBytesMax?: number;
+  /** Pictures in the making at once. Default 4. */
+  readonly concurrency?: number;
+  /** Where the pictures are from and their licences; added to what the source knows. */
+  readonly sources?: Readonly<Record<string, string>>;
+}
+
+export interface PackProgress {
+  readonly packed: number;
+  readonly skipped: number;
+  readonly shards: number;
+  readonly bytes: number;
+}
+
+export interface PackReport extends PackProgress {
+  /** Counts by reason. */
+  readonly skippedByReason: Readonly<Record<string, number>>;
+  /** The first ones by name. */
+  readonly skippedNamed: readonly { readonly name: string; readonly reason: string }[];
+}
+
+export interface PackResult {
+  readonly manifest: DatasetManifest;
+  readonly manifestSha256: string;
+  /** Key of the manifest under its hash; `<prefix>manifest.json` is a copy. */
+  readonly manifestKey: string;
+  readonly report: PackReport;
+}
+
+export interface PackContext {
+  readonly logger: Logger;
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (progress: PackProgress) => void;
+}
+
+/** Counts as it goes; what every source reports to. */
+export class PackTally {
+  packed = 0;
+  skipped = 0;
+  shards = 0;
+  bytes = 0;
+  readonly #byReason = new Map<string, number>();
+  readonly #named: { name: string; reason: string }[] = [];
+  readonly #context: PackContext;
+
+  constructor(context: PackContext) {
+    this.#context = context;
+  }
+
+  skip(name: string, reason: string): void {
+    this.skipped++;
+    this.#byReason.set(reason, (this.#byReason.get(reason) ?? 0) + 1);
+    if (this.#named.length < NAMED_MAX) this.#named.push({ name, reason });
+    this.#context.logger.debug({ name, reason }, 'sample left out');
+  }
+
+  progress(): void {
+    const { packed, skipped, shards, bytes } = this;
+    this.#context.onProgress?.({ packed, skipped, shards, bytes });
+  }
+
+  report(): PackReport {
+    const { packed, skipped, shards, bytes } = this;
+    const skippedByReason = Object.fromEntries([...this.#byReason].sort(([a], [b]) => (a < b ? -1 : 1)));
+    return { packed, skipped, shards, bytes, skippedByReason, skippedNamed: this.#named };
+  }
+}
+
+/**
+ * Makes a dataset: shards, indices and manifest in the destination. The same input makes the same bytes. Broken input is left
+ * out and reported, never a failure. Throws INVALID_ARGUMENT where nothing is left, NOT_FOUND where the source is missing, and
+ * what the store throws. Nothing refers to the new objects until the manifest is written, last.
+ */
+export async function pack(options: PackOptions, context: PackContext): Promise<PackResult> {
+  const { source } = options;
+  const tally = new PackTally(context);
+  const entries =
+    source.kind === 'tars'
+      ? await indexTars(source, options, tally, context)
+      : await packShards(options, tally, context);
+  const report = tally.report();
+  if (entries.length === 0) {
+    throw new CoveyError(
+      'INVALID_ARGUMENT',
+      `Cannot pack ${options.name}: no usable sample: ${JSON.stringify(report.skippedByReason)} left out`,
+      { fields: { report } },
+    );
+  }
+  const credits =
+    source.kind === 'icons'
+      ? Object.fromEntries(
+          source.sets
+            .filter((set) => !source.exclude?.includes(set))
+            .map((set) => [set, iconSetCredit(set, source.root)]),
+        )
+      : {};
+  const manifest: DatasetManifest = {
+    version: MANIFEST_VERSION,
+    name: options.name,
+    sampleCount: entries.reduce((sum, entry) => sum + entry.samples, 0),
+    shards: [...entries],
+    sources: { ...credits, ...options.sources },
+    createdBy: 'covey pack',
+  };
+  const bytes = encodeJson(manifest);
+  const manifestSha256 = sha256Hex(bytes);
+  const prefix = options.prefix ?? '';
+  const manifestKey = `${prefix}manifest-${manifestSha256.slice(0, 16)}.json`;
+  const call = context.signal === undefined ? {} : { signal: context.signal };
+  await options.destination.put(manifestKey, bytes, call);
+  await options.destination.put(`${prefix}manifest.json`, bytes, call);
+  return { manifest, manifestSha256, manifestKey, report };
+}
+
+async function packShards(options: PackOptions, tally: PackTally, context: PackContext): Promise<ShardEntry[]> {
+  const { signal } = context;
+  const writer = new ShardWriter({
+    shardBytesMax: options.shardBytesMax ?? 64 * 2 ** 20,
+    samplesPerShardMax: options.samplesPerShardMax ?? 10_000,
+  });
+  const entries: ShardEntry[] = [];
+  const store = async (shard: FinishedShard | undefined) => {
+    if (shard === undefined) return;
+    await storeShard(options, shard, signal);
+    entries.push(shard.entry);
+    tally.shards++;
+    tally.bytes += shard.entry.bytes;
+    tally.progress();
+  };
+  const prepared = mapInOrder(itemsOf(options, signal), options.concurrency ?? 4, async (item) => ({
+    item,
+    outcome: await prepare(item, options, signal),
+  }));
+  for await (const { item, outcome } of prepared) {
+    throwIfAborted(signal);
+    if (typeof outcome === 'string') {
+      tally.skip(item.name, outcome);
+    } else {
+      await store(writer.add(outcome));
+      tally.packed++;
+    }
+    if ((tally.packed + tally.skipped) % 100 === 0) tally.progress();
+  }
+  await store(writer.finish());
+  return entries;
+}
+
+function itemsOf(options: PackOptions, signal?: AbortSignal): AsyncIterable<SourceItem> | Iterable<SourceItem> {
+  const { source } = options;
+  const fileBytesMax = options.fileBytesMax ?? FILE_BYTES_MAX;
+  switch (source.kind) {
+    case 'folder':
+      return folderSource({ ...source, fileBytesMax }, signal);
+    case 'table':
+      return tableSource({ ...source, fileBytesMax }, signal);
+    case 'icons':
+      return iconSource(source.sets, source);
+    case 'tars':
+      throw new CoveyError('INTERNAL', 'existing tars are indexed, not packed');
+  }
+}
+
+/** The picture as it will be stored, or the reason why it is left out. */
+async function prepare(item: SourceItem, options: PackOptions, signal?: AbortSignal): Promise<PackedPicture | string> {
+  if (item.kind === 'skip') return item.reason;
+  try {
+    return await preparePicture(item, options, signal);
+  } catch (thrown) {
+    if (CoveyError.is(thrown, 'DATA_CORRUPT') && typeof thrown.fields['reason'] === 'string')
+      return thrown.fields['reason'];
+    throw thrown;
+  }
+}
+
+async function preparePicture(item: Candidate, options: PackOptions, signal?: AbortSignal): Promise<PackedPicture> {
+  const limits = { pixelsMax: options.pixelsMax ?? 50_000_000 };
+  const bytes = await item.load(signal);
+  const header = readImageHeader(bytes, limits);
+  const { captions, label, meta } = item;
+  const described = { captions, ...(label === undefined ? {} : { label }), ...(meta === undefined ? {} : { meta }) };
+  const { resize } = options;
+  const fits = resize === undefined || Math.min(header.width, header.height) <= resize.shortestSide;
+  const asIs = { bytes, extension: header.format === 'jpeg' ? 'jpg' : header.format, ...described };
+  if (fits && item.trusted === true) return asIs;
+  // Decoded in full: a picture that is broken half-way is found here rather than by every worker.
+  const image = await decodeRgb(bytes, limits);
+  if (fits) return asIs;
+  const raw = { width: image.width, height: image.height, channels: 3 as const };
+  const encoded = await sharp(image.pixels, { raw })
+    .resize(resize.shortestSide, resize.shortestSide, { fit: 'outside', kernel: 'cubic' })
+    .toFormat(resize.format, resize.format === 'png' ? {} : { quality: resize.quality ?? 95 })
+    .toBuffer();
+  return { bytes: encoded, extension: resize.format === 'jpeg' ? 'jpg' : resize.format, ...described };
+}
+
+async function storeShard(options: PackOptions, shard: FinishedShard, signal?: AbortSignal): Promise<void> {
+  const prefix = options.prefix ?? '';
+  const call = signal === undefined ? {} : { signal };
+  await options.destination.put(prefix + shard.entry.key, shard.tar, call);
+  await options.destination.put(prefix + shard.entry.indexKey, shard.index, call);
+}

@@ -1,0 +1,89 @@
+import { CoveyError } from '../../../common/errors.ts';
+import { encodeJson, SHARD_INDEX_VERSION, type ShardEntry } from '../manifest.ts';
+import { mapInOrder } from '../map-in-order.ts';
+import { sha256Hex } from '../sha256.ts';
+import { listTar, objectChunks } from '../tar-index.ts';
+import { samplesOfTar } from '../tar-samples.ts';
+import { byCodePoint } from './candidate.ts';
+import type { PackContext, PackOptions, PackTally } from './pack.ts';
+import { indexKey } from './shard-writer.ts';
+
+export interface TarsSourceOptions {
+  /** Keys of the tars in the destination store, under `prefix`. Default: every `.tar` under `prefix`. */
+  readonly keys?: readonly string[];
+}
+
+/**
+ * Indexes WebDataset tars where they lie, without copying: each is read once, for its hash, its member offsets and its captions.
+ * Pictures are not decoded here; one that is broken is replaced in training and counted there.
+ */
+export async function indexTars(
+  source: TarsSourceOptions,
+  options: PackOptions,
+  tally: PackTally,
+  context: PackContext,
+): Promise<ShardEntry[]> {
+  const prefix = options.prefix ?? '';
+  const keys = source.keys ?? (await tarKeys(options, context.signal));
+  const outside = keys.find((key) => !key.startsWith(prefix));
+  if (outside !== undefined) {
+    throw new CoveyError(
+      'INVALID_ARGUMENT',
+      `Cannot index ${outside}: it does not lie under the manifest's folder ${prefix}`,
+    );
+  }
+  if (keys.length === 0)
+    throw new CoveyError('NOT_FOUND', `Cannot index tars: there is no .tar under ${options.destination.url}/${prefix}`);
+  const entries: ShardEntry[] = [];
+  for await (const entry of mapInOrder(keys, 2, (key) => indexTar(key, options, tally, context))) {
+    if (entry !== undefined) entries.push(entry);
+    tally.progress();
+  }
+  return entries;
+}
+
+async function tarKeys(options: PackOptions, signal?: AbortSignal): Promise<string[]> {
+  const keys: string[] = [];
+  for await (const object of options.destination.list(options.prefix ?? '', signal === undefined ? {} : { signal })) {
+    if (object.key.endsWith('.tar')) keys.push(object.key);
+  }
+  return keys.sort(byCodePoint);
+}
+
+/** Undefined where the tar holds no usable sample. */
+async function indexTar(
+  key: string,
+  options: PackOptions,
+  tally: PackTally,
+  context: PackContext,
+): Promise<ShardEntry | undefined> {
+  const { destination } = options;
+  const prefix = options.prefix ?? '';
+  const call = context.signal === undefined ? {} : { signal: context.signal };
+  const object = await destination.head(key, call);
+  if (object === null)
+    throw new CoveyError('NOT_FOUND', `Cannot index ${key}: it does not exist in ${destination.url}`);
+  const listing = await listTar(objectChunks(destination, object, call), context.signal);
+  const { samples, skipped } = samplesOfTar(listing);
+  for (const one of skipped) tally.skip(`${key}:${one.name}`, one.reason);
+  if (samples.length === 0) {
+    tally.skip(key, 'empty-tar');
+    return undefined;
+  }
+  const index = encodeJson({ version: SHARD_INDEX_VERSION, samples: [...samples] });
+  const indexSha256 = sha256Hex(index);
+  const name = key.slice(key.lastIndexOf('/') + 1, -'.tar'.length);
+  const entry: ShardEntry = {
+    key: key.slice(prefix.length),
+    bytes: listing.bytes,
+    sha256: listing.sha256,
+    samples: samples.length,
+    indexKey: indexKey(name, indexSha256),
+    indexSha256,
+  };
+  await destination.put(prefix + entry.indexKey, index, call);
+  tally.packed += samples.length;
+  tally.shards++;
+  tally.bytes += listing.bytes;
+  return entry;
+}
