@@ -1,0 +1,48 @@
+import type { StepRecord } from '../proto/gen/covey/v1/StepRecord.ts';
+
+/** Step records kept in memory, per run. */
+export const STEP_HISTORY_MAX = 10_000;
+/** Steps the throughput is averaged over. */
+const THROUGHPUT_STEPS = 20;
+
+/** The newest step records of a run; a step computed again replaces its record. */
+export class StepHistory {
+  readonly #records = new Map<number, StepRecord>();
+  #newest: StepRecord | null = null;
+
+  get newest(): StepRecord | null {
+    return this.#newest;
+  }
+
+  add(record: StepRecord): void {
+    this.#records.delete(record.step);
+    this.#records.set(record.step, record);
+    if (this.#newest === null || record.step >= this.#newest.step || record.generation > this.#newest.generation)
+      this.#newest = record;
+    for (const oldest of this.#records.keys()) {
+      if (this.#records.size <= STEP_HISTORY_MAX) break;
+      this.#records.delete(oldest);
+    }
+  }
+
+  /** Records of steps after `step`, in step order. */
+  after(step: number): StepRecord[] {
+    return [...this.#records.values()].filter((record) => record.step > step).sort((a, b) => a.step - b.step);
+  }
+
+  /** Over the last steps of the newest generation, waits between steps included; 0 with fewer than two. */
+  samplesPerSecond(): number {
+    const newest = this.#newest;
+    if (newest === null) return 0;
+    let samples = 0;
+    let first = newest;
+    for (let step = newest.step; step > newest.step - THROUGHPUT_STEPS; step--) {
+      const record = this.#records.get(step - 1);
+      if (record === undefined || record.generation !== newest.generation) break;
+      samples += this.#records.get(step)?.samples ?? 0;
+      first = record;
+    }
+    const seconds = newest.timeSeconds - first.timeSeconds;
+    return seconds > 0 ? samples / seconds : 0;
+  }
+}
