@@ -18,6 +18,7 @@ export function packageRoot(): string {
  * root without extension, e.g. `worker/collectives/comms-thread`. */
 export function builtModule(module: string): URL {
   const file = path.join(packageRoot(), 'dist', `${module}.js`);
-  if (!existsSync(file)) throw new CoveyError('UNSUPPORTED', `covey is not built: ${file} is missing; run \`npm run build\``);
+  if (!existsSync(file))
+    throw new CoveyError('UNSUPPORTED', `covey is not built: ${file} is missing; run \`npm run build\``);
   return pathToFileURL(file);
 }

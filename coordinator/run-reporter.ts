@@ -76,7 +76,7 @@ export class RunReporter {
     metrics.step.set({ run }, state.currentStep);
     const counts = new Map<string, number>();
     for (const member of state.members.values()) counts.set(member.phase, (counts.get(member.phase) ?? 0) + 1);
-    for (const phase of ['joined', 'quiesced', 'ready', 'stepping', 'draining']) {
+    for (const phase of ['loading', 'joined', 'quiesced', 'ready', 'stepping', 'draining']) {
       metrics.workers.set({ run, state: phase }, counts.get(phase) ?? 0);
     }
     const checkpoint = state.checkpoints.at(-1);

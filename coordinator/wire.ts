@@ -18,6 +18,7 @@ const PHASES: Readonly<Record<AssignmentPhase, Phase>> = {
 };
 
 const MEMBER_STATES: Readonly<Record<MemberPhase, MemberState>> = {
+  loading: 'MEMBER_STATE_LOADING',
   joined: 'MEMBER_STATE_JOINED',
   quiesced: 'MEMBER_STATE_QUIESCED',
   ready: 'MEMBER_STATE_READY',

@@ -41,11 +41,12 @@ export class WorkerApi {
       throw new CoveyError('INVALID_ARGUMENT', 'Cannot join: incarnation is empty; send one unique per process start');
     const driver = request.run === '' ? coordinator.runForWorker() : coordinator.get(request.run);
     await driver.beforeWorker();
-    const { incarnation, host, pid, weight } = request;
+    const { incarnation, host, pid, weight, loading } = request;
     const { reply } = await driver.perform({
       kind: 'join',
       memberId: `w-${randomUUID().slice(0, 12)}`,
       incarnation,
+      loading,
       host,
       pid,
       weight,

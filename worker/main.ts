@@ -107,7 +107,7 @@ class WorkerProcess {
   }
 
   async run(signal: AbortSignal): Promise<void> {
-    const joined = await this.#link.join(this.#options.run, signal);
+    const joined = await this.#link.join(this.#options.run, { loading: true }, signal);
     const logger = this.#logger.child({ run: joined.run, slot: joined.slot });
     logger.info({ memberId: joined.memberId }, 'joined');
     // Heartbeats begin before the engine is loaded, which takes longer than a lease.
@@ -293,7 +293,7 @@ class WorkerProcess {
     this.#rejoining ??= (async () => {
       this.#logger.warn({ reason }, 'joining again');
       try {
-        const joined = await this.#link.join(this.#link.joined.run, signal);
+        const joined = await this.#link.join(this.#link.joined.run, { loading: session() === undefined }, signal);
         session()?.rejoined(joined.memberId, keepsWeights);
       } catch (thrown) {
         if (!signal?.aborted) this.#logger.warn({ reason: CoveyError.from(thrown).message }, 'joining again failed; will retry');
@@ -305,4 +305,4 @@ class WorkerProcess {
   }
 }
 
-const LOADING = { generation: 0, state: 'JOINED', appliedStep: 0, hasWeights: false, weightsDigest: '', suspects: [] } as const;
+const LOADING = { generation: 0, state: 'LOADING', appliedStep: 0, hasWeights: false, weightsDigest: '', suspects: [] } as const;

@@ -1,6 +1,6 @@
 import { type Draft, leaseOf } from './draft.ts';
 import { divideLanes } from './lanes.ts';
-import { startPoint } from './start-point.ts';
+import { type StartPoint, startPoint } from './start-point.ts';
 import type { LaneLease, MemberRecord } from './types.ts';
 
 /** Forming generations: quiesce → choose the start → HEAD → heal → run (docs/protocol.md). */
@@ -38,6 +38,7 @@ export function beginGeneration(draft: Draft, reason: string) {
 
 /** A member is quiescent once it said so in this generation; one that never held lanes has nothing to stop. */
 export function isQuiescent(member: MemberRecord, generation: number): boolean {
+  if (member.phase === 'loading') return true;
   if (!member.heard) return false;
   if (member.phase === 'joined') return true;
   return member.generation === generation && (member.phase === 'quiesced' || member.phase === 'draining');
@@ -65,7 +66,7 @@ function mayReform(draft: Draft): boolean {
 
 function mayStart(draft: Draft): boolean {
   const { settings, everFormed, waitingSinceMs } = draft.state;
-  const ready = draft.liveMembers().filter((member) => member.heard && !member.draining).length;
+  const ready = draft.liveMembers().filter((member) => member.heard && mayHoldLanes(member)).length;
   if (ready < settings.workersMin) return false;
   if (everFormed || ready >= settings.workersExpected) return true;
   return waitingSinceMs !== null && draft.nowMs >= waitingSinceMs + settings.joinWaitMs;
@@ -108,12 +109,29 @@ function tryForm(draft: Draft) {
   if (state.lifecycle === 'finishing' && start.startStep < state.settings.totalSteps) state.lifecycle = 'active';
   if (state.lifecycle === 'active' && start.startStep >= state.settings.totalSteps) state.lifecycle = 'finishing';
   if (state.lifecycle !== 'active') return formLast(draft, start.startStep, start.sources);
-  const eligible = live.filter((member) => !member.draining);
-  if (eligible.length >= state.settings.workersMin) return form(draft, start.startStep, start.sources, eligible);
+  const eligible = live.filter(mayHoldLanes);
+  if (eligible.length >= state.settings.workersMin) return formWithout(draft, start, eligible);
   draft.because(`waits: ${eligible.length} of at least ${state.settings.workersMin} workers`);
   const drainers = live.filter((member) => member.draining);
   if (drainers.length > 0) return releaseDrainers(draft, start.startStep, start.sources, drainers);
   if (live.length === 0) goIdle(draft);
+}
+
+function mayHoldLanes(member: MemberRecord): boolean {
+  return !member.draining && member.phase !== 'loading';
+}
+
+/** Forms a generation of those who stay. Where only members that drain hold the start step, they write it down first: weights are
+ * fetched inside the group, and a committed step is not computed again for somebody's leaving. */
+function formWithout(draft: Draft, start: StartPoint, eligible: readonly MemberRecord[]) {
+  const { startStep, sources } = start;
+  const held = sources.filter((member) => eligible.includes(member));
+  if (sources.length === 0 || held.length > 0 || draft.checkpoint?.step === startStep) {
+    return form(draft, startStep, held, eligible);
+  }
+  draft.because('only members that drain hold the weights: they write a checkpoint first');
+  const { laneCount } = draft.state.settings;
+  writeGeneration(draft, 'checkpoint', startStep, sources, leaseLanes(laneCount, sources.slice(0, laneCount)));
 }
 
 /** Leases the lanes to the first laneCount members by slot; those who hold the start step come first where not all fit. */
@@ -122,7 +140,9 @@ function form(draft: Draft, startStep: number, sources: readonly MemberRecord[],
   const holdsStart = (member: MemberRecord): number => (sources.includes(member) ? 0 : 1);
   const chosen = [...eligible].sort((a, b) => holdsStart(a) - holdsStart(b) || a.slot - b.slot).slice(0, laneCount);
   chosen.sort((a, b) => a.slot - b.slot);
-  writeGeneration(draft, 'heal', startStep, sources, leaseLanes(laneCount, chosen));
+  // Weights are fetched inside the group: who is not in it cannot serve.
+  const serving = sources.filter((member) => chosen.includes(member));
+  writeGeneration(draft, 'heal', startStep, serving, leaseLanes(laneCount, chosen));
 }
 
 /** The last generation of a run that stops or ends: those who hold the start step write it down, then all leave. */

@@ -34,7 +34,7 @@ export function join(draft: Draft, event: EventOf<'join'>) {
     host,
     pid,
     weight: Number.isFinite(weight) && weight > 0 ? weight : 1,
-    phase: 'joined',
+    phase: event.loading === true ? 'loading' : 'joined',
     draining: false,
     dismissed: false,
     heard: false,
@@ -50,6 +50,12 @@ export function join(draft: Draft, event: EventOf<'join'>) {
   draft.because(`${memberId} joined as slot ${slot}`);
   draft.emit({ kind: 'membership', change: 'join', memberId });
   draft.event('member', `worker ${slot} joined`, { member: memberId, host, pid: String(pid) });
+  if (event.loading !== true) wantLanes(draft, slot);
+}
+
+/** A member is there that could hold lanes: soon there will be a generation with it. */
+function wantLanes(draft: Draft, slot: number) {
+  const { state } = draft;
   const full = state.leases.length >= state.settings.laneCount;
   const formed = state.phase === 'heal' || state.phase === 'run' || state.phase === 'head' || state.phase === 'adopt';
   if (formed && !full)
@@ -82,6 +88,7 @@ export function heartbeat(draft: Draft, event: EventOf<'heartbeat'>) {
     weightsDigest: event.digest,
     expiresAtMs: draft.nowMs + state.settings.leaseTtlMs,
   });
+  if (member.phase === 'loading' && event.phase === 'joined') wantLanes(draft, member.slot);
   if (draining && !member.draining) {
     draft.event('member', `worker ${member.slot} drains`, { member: member.memberId });
     const formed = state.phase === 'heal' || state.phase === 'run' || state.phase === 'head';
@@ -158,6 +165,7 @@ function laggards(draft: Draft): MemberRecord[] {
     return live.filter(
       (member) =>
         member.phase !== 'joined' &&
+        member.phase !== 'loading' &&
         !(member.generation === state.generation && (member.phase === 'quiesced' || member.phase === 'draining')),
     );
   if (state.phase === 'checkpoint') return live.filter((member) => member.memberId === state.leases[0]?.memberId);

@@ -9,7 +9,7 @@ export interface StartPoint {
 }
 
 /**
- * Where a generation starts: the highest step any member applied; without weights anywhere, the newest checkpoint; else 0.
+ * Where a generation starts: the highest step any member applied, or the newest checkpoint where that is ahead; else 0.
  * Among members at that step with different weights the committed digest wins, else the majority, else the lowest slot.
  */
 export function startPoint(
@@ -20,6 +20,7 @@ export function startPoint(
   const holders = members.filter((member) => member.hasWeights);
   if (holders.length === 0) return { startStep: checkpoint?.step ?? 0, sources: [], divergent: [] };
   const startStep = Math.max(...holders.map((member) => member.appliedStep));
+  if (checkpoint !== null && checkpoint.step > startStep) return { startStep: checkpoint.step, sources: [], divergent: [] };
   const atStart = holders.filter((member) => member.appliedStep === startStep).sort((a, b) => a.slot - b.slot);
   const groups = new Map<string, MemberRecord[]>();
   for (const member of atStart) groups.set(member.weightsDigest, [...(groups.get(member.weightsDigest) ?? []), member]);

@@ -25,7 +25,7 @@ export interface RunSettings {
   readonly checkpointsKept: number;
 }
 
-export type MemberPhase = 'joined' | 'quiesced' | 'ready' | 'stepping' | 'draining';
+export type MemberPhase = 'loading' | 'joined' | 'quiesced' | 'ready' | 'stepping' | 'draining';
 
 /** A worker with a lease. */
 export interface MemberRecord {
@@ -165,6 +165,8 @@ export type CoreEvent =
   | {
       readonly kind: 'join';
       readonly memberId: string;
+      /** Holds its lease but wants no lanes until a heartbeat says so. */
+      readonly loading?: boolean;
       readonly incarnation: string;
       readonly host: string;
       readonly pid: number;

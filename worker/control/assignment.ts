@@ -21,4 +21,4 @@ export interface Assignment {
   readonly reason: string;
 }
 
-export type MemberState = 'JOINED' | 'QUIESCED' | 'READY' | 'STEPPING' | 'DRAINING';
+export type MemberState = 'LOADING' | 'JOINED' | 'QUIESCED' | 'READY' | 'STEPPING' | 'DRAINING';

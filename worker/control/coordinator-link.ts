@@ -52,9 +52,9 @@ export class CoordinatorLink {
     return this.#joined;
   }
 
-  /** Joins `run` (empty: any run that wants workers); joining again makes a new member. */
-  async join(run: string, signal?: AbortSignal): Promise<JoinResponse> {
-    const request = { run, incarnation: randomUUID(), host: hostname(), pid: process.pid, ...this.#identity };
+  /** Joins `run` (empty: any run that wants workers); joining again makes a new member. `loading`: not ready for lanes yet. */
+  async join(run: string, options: { readonly loading: boolean }, signal?: AbortSignal): Promise<JoinResponse> {
+    const request = { run, ...options, incarnation: randomUUID(), host: hostname(), pid: process.pid, ...this.#identity };
     this.#joined = await this.#client.join(request, { timeoutMs: JOIN_TIMEOUT_MS, ...(signal && { signal }) });
     return this.#joined;
   }

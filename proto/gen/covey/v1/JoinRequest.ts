@@ -22,6 +22,10 @@ export interface JoinRequestInput {
    * Relative speed; lanes are leased in proportion. 1 unless known.
    */
   'weight'?: (number | string);
+  /**
+   * Starts in MEMBER_STATE_LOADING: wants lanes only once a heartbeat says another state.
+   */
+  'loading'?: (boolean);
 }
 
 export interface JoinRequest {
@@ -44,4 +48,8 @@ export interface JoinRequest {
    * Relative speed; lanes are leased in proportion. 1 unless known.
    */
   'weight': (number);
+  /**
+   * Starts in MEMBER_STATE_LOADING: wants lanes only once a heartbeat says another state.
+   */
+  'loading': (boolean);
 }

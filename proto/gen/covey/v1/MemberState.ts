@@ -20,6 +20,10 @@ export const MemberState = {
    * Wants to leave (SIGTERM); will not take lanes again.
    */
   MEMBER_STATE_DRAINING: 'MEMBER_STATE_DRAINING',
+  /**
+   * Has joined and holds its lease, but is still loading engine and data: gets no lanes, holds nothing up.
+   */
+  MEMBER_STATE_LOADING: 'MEMBER_STATE_LOADING',
 } as const;
 
 export type MemberStateInput =
@@ -47,5 +51,10 @@ export type MemberStateInput =
    */
   | 'MEMBER_STATE_DRAINING'
   | 5
+  /**
+   * Has joined and holds its lease, but is still loading engine and data: gets no lanes, holds nothing up.
+   */
+  | 'MEMBER_STATE_LOADING'
+  | 6
 
 export type MemberState = typeof MemberState[keyof typeof MemberState]

@@ -1,0 +1,15 @@
+/** What a label becomes when its value is not on the list: one series more, never one per stranger. */
+export const OTHER = 'other';
+
+/** `value` where it is one of `allowed`, else `other`. Labels from outside (error codes, RPC names) go through this. */
+export function boundedLabel<T extends string>(value: string, allowed: readonly T[]): T | typeof OTHER {
+  return (allowed as readonly string[]).includes(value) ? (value as T) : OTHER;
+}
+
+/** Slots beyond this share one series; a run's lanes bound its workers long before. */
+export const WORKER_SLOTS_MAX = 256;
+
+/** Label of a worker: its stable slot (0, 1, …), never a host name or an id. */
+export function workerLabel(slot: number): string {
+  return Number.isInteger(slot) && slot >= 0 && slot < WORKER_SLOTS_MAX ? String(slot) : OTHER;
+}
