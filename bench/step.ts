@@ -29,7 +29,8 @@ const LANES = 4;
  */
 export async function run({ quick }: BenchOptions): Promise<BenchRow[]> {
   const rows: BenchRow[] = [];
-  for (const threads of [1, 2]) for (const precision of ['bf16', 'fp32'] as const) rows.push(await againstTorch(threads, precision, quick));
+  for (const threads of [1, 2])
+    for (const precision of ['bf16', 'fp32'] as const) rows.push(await againstTorch(threads, precision, quick));
   rows.push(await twoWorkers(quick));
   return rows;
 }
@@ -126,7 +127,13 @@ async function twoWorkers(quick: boolean): Promise<BenchRow> {
     try {
       const records = await trainOn(cluster.coordinatorAddress, storeUrl, data, quick ? 12 : 40);
       const shares = records.slice(4).map(shareOutsideCompute);
-      return { case: 'two workers, bf16: share of step time outside compute', ours: median(shares), peer: 0.15, ratio: 0.15 / median(shares), unit: 'share (peer: the limit aimed at)' };
+      return {
+        case: 'two workers, bf16: share of step time outside compute',
+        ours: median(shares),
+        peer: 0.15,
+        ratio: 0.15 / median(shares),
+        unit: 'share (peer: the limit aimed at)',
+      };
     } finally {
       await cluster.close();
     }
@@ -146,13 +153,18 @@ async function syntheticDataset(folder: string): Promise<string> {
   const random = new RandomStream('bench-pictures');
   const noise = () => Buffer.from(Uint8Array.from({ length: 64 * 64 * 3 }, () => random.integer(256)));
   for (let i = 0; i < 600; i++) {
-    await sharp(noise(), { raw: { width: 64, height: 64, channels: 3 } }).png().toFile(path.join(pictures, `${i}.png`));
+    await sharp(noise(), { raw: { width: 64, height: 64, channels: 3 } })
+      .png()
+      .toFile(path.join(pictures, `${i}.png`));
     const { writeFile } = await import('node:fs/promises');
     await writeFile(path.join(pictures, `${i}.txt`), `picture number ${i}`);
   }
   const url = pathToFileURL(folder).href;
   const store = openObjectStore(url);
-  await pack({ name: 'noise', source: { kind: 'folder', path: pictures }, destination: store }, { logger: silentLogger });
+  await pack(
+    { name: 'noise', source: { kind: 'folder', path: pictures }, destination: store },
+    { logger: silentLogger },
+  );
   await store.close();
   return `${url}/manifest.json`;
 }

@@ -9,10 +9,10 @@ import { resolveModelConfig } from '../models/model-config.ts';
 import { WorkerClient } from '../proto/worker-client.ts';
 import { Checkpointer } from './checkpoint/checkpointer.ts';
 import { startCommsThread } from './collectives/comms-channel.ts';
+import type { Assignment } from './control/assignment.ts';
 import { CommitReporter } from './control/commit-reporter.ts';
 import { CoordinatorLink, type StepReport } from './control/coordinator-link.ts';
 import { HeartbeatLoop } from './control/heartbeat-loop.ts';
-import type { Assignment } from './control/assignment.ts';
 import { openDataset, splitManifestUrl } from './data/dataset.ts';
 import { LaneLoader } from './data/lane-loader.ts';
 import { openTokenizer } from './data/open-tokenizer.ts';
@@ -21,6 +21,7 @@ import { ShardCache } from './data/shard-cache.ts';
 import { PrefetchedSteps } from './prefetched-steps.ts';
 import { Session } from './session.ts';
 import type { SessionModules } from './session-modules.ts';
+import { Telemetry, type TelemetryMetrics } from './telemetry.ts';
 import { BadSampleBudget } from './train/bad-sample-budget.ts';
 import { ComputeHandle } from './train/compute-handle.ts';
 import { SampleLog } from './train/sample-log.ts';
@@ -47,6 +48,7 @@ export interface WorkerModules {
   readonly logger: Logger;
   readonly openStore: (url: string) => Promise<ObjectStore>;
   readonly clock?: Clock;
+  readonly metrics?: TelemetryMetrics;
 }
 
 const FLUSH_TIMEOUT_MS = 5_000;
@@ -93,6 +95,7 @@ class WorkerProcess {
   readonly #clock: Clock;
   readonly #logger: Logger;
   readonly #link: CoordinatorLink;
+  readonly #telemetry: Telemetry;
   #failure: CoveyError | undefined;
 
   constructor(options: WorkerOptions, modules: WorkerModules, closers: Closers) {
@@ -101,7 +104,10 @@ class WorkerProcess {
     this.#closers = closers;
     this.#logger = modules.logger;
     this.#clock = modules.clock ?? systemClock;
-    const client = closers.add(new WorkerClient({ address: options.coordinator }, { clock: this.#clock }), (it) => it.close());
+    this.#telemetry = closers.add(new Telemetry(modules.metrics), (it) => it.close());
+    const client = closers.add(new WorkerClient({ address: options.coordinator }, { clock: this.#clock }), (it) =>
+      it.close(),
+    );
     const identity = { engine: 'auto', threads: options.threads, weight: options.weight ?? 1 };
     this.#link = new CoordinatorLink(identity, client);
   }
@@ -130,14 +136,16 @@ class WorkerProcess {
     const beating = heartbeat.run(life.signal);
     try {
       const parts = await this.#open(joined.configJson, joined.configSha256, joined.natsUrl, logger, signal);
-      session = this.#newSession(joined.memberId, parts, heartbeat, logger);
+      // Loading may have taken longer than a lease: then this worker is a new member by now.
+      session = this.#newSession(this.#link.joined.memberId, parts, heartbeat, logger);
       if (pending) session.assign(pending);
       heartbeat.beatNow();
       await this.#stayUntilReleased(session, parts, signal, logger);
       await this.#link.leave(session.status.generation, this.#failure ? 'failed' : 'released').catch(() => undefined);
     } catch (thrown) {
       const error = CoveyError.from(thrown);
-      if (!signal.aborted) await this.#link.reportFailure(error, session?.status.generation ?? 0).catch(() => undefined);
+      if (!signal.aborted)
+        await this.#link.reportFailure(error, session?.status.generation ?? 0).catch(() => undefined);
       await this.#link.leave(session?.status.generation ?? 0, error.message).catch(() => undefined);
       throw error;
     } finally {
@@ -148,12 +156,20 @@ class WorkerProcess {
   }
 
   /** Runs the session; a first signal asks to drain and waits for the release, at most drainSeconds. */
-  async #stayUntilReleased(session: Session, parts: SessionModules, signal: AbortSignal, logger: Logger): Promise<void> {
+  async #stayUntilReleased(
+    session: Session,
+    parts: SessionModules,
+    signal: AbortSignal,
+    logger: Logger,
+  ): Promise<void> {
     const end = new AbortController();
     const drain = () => {
       logger.info('draining: giving the lanes back');
       session.drain();
-      setTimeout(() => end.abort(new CoveyError('TIMEOUT', 'not released within timing.drainSeconds')), 1000 * parts.config.timing.drainSeconds).unref();
+      setTimeout(
+        () => end.abort(new CoveyError('TIMEOUT', 'not released within timing.drainSeconds')),
+        1000 * parts.config.timing.drainSeconds,
+      ).unref();
     };
     if (signal.aborted) drain();
     else signal.addEventListener('abort', drain, { once: true });
@@ -169,7 +185,13 @@ class WorkerProcess {
   }
 
   /** Everything of the run that a worker needs, opened in order. */
-  async #open(configJson: string, configSha256: string, natsUrl: string, logger: Logger, signal: AbortSignal): Promise<SessionModules> {
+  async #open(
+    configJson: string,
+    configSha256: string,
+    natsUrl: string,
+    logger: Logger,
+    signal: AbortSignal,
+  ): Promise<SessionModules> {
     const config = runConfigSchema.parse(JSON.parse(configJson));
     const model = resolveModelConfig(config.model);
     const { openStore } = this.#modules;
@@ -179,11 +201,24 @@ class WorkerProcess {
     const dataset = await openDataset(dataStore, manifest.key, { signal });
     const tokenizer = await openTokenizer(config.data.tokenizer, model.text.contextLength, openStore, signal);
     if (tokenizer.vocabSize > model.text.vocabSize) {
-      throw new CoveyError('CONFIG_INVALID', `Cannot train: the tokenizer has ${tokenizer.vocabSize} tokens, model.text.vocabSize is ${model.text.vocabSize}`);
+      throw new CoveyError(
+        'CONFIG_INVALID',
+        `Cannot train: the tokenizer has ${tokenizer.vocabSize} tokens, model.text.vocabSize is ${model.text.vocabSize}`,
+      );
     }
     const cacheDir = this.#options.cacheDir ?? config.data.cacheDir ?? path.join(os.homedir(), '.cache', 'covey');
     const cache = this.#closers.add(
-      new ShardCache({ dir: cacheDir, bytesMax: config.data.cacheBytesMax }, { store: dataStore, logger }),
+      new ShardCache(
+        { dir: cacheDir, bytesMax: config.data.cacheBytesMax },
+        {
+          store: dataStore,
+          logger,
+          metrics: {
+            request: (result) => this.#telemetry.cacheRequest(result),
+            eviction: () => this.#telemetry.cacheEviction(),
+          },
+        },
+      ),
       (it) => it.close(),
     );
     const plan = createPlan({
@@ -195,11 +230,20 @@ class WorkerProcess {
       blockShards: config.data.shuffleBlockShards,
     });
     const loader = new LaneLoader(
-      { plan, imageSide: model.vision.imageSize, augment: config.data.augment, decoded: config.data.decoded, pixelsMax: config.data.pixelsMax },
-      { dataset, cache, tokenizer, logger },
+      {
+        plan,
+        imageSide: model.vision.imageSize,
+        augment: config.data.augment,
+        decoded: config.data.decoded,
+        pixelsMax: config.data.pixelsMax,
+      },
+      { dataset, cache, tokenizer, logger, metrics: { sampleBad: (reason) => this.#telemetry.sampleBad(reason) } },
     );
     const steps = this.#closers.add(
-      new PrefetchedSteps({ totalSteps: config.train.steps, prefetchSteps: config.data.prefetchSteps }, { loader, logger }),
+      new PrefetchedSteps(
+        { totalSteps: config.train.steps, prefetchSteps: config.data.prefetchSteps },
+        { loader, logger },
+      ),
       (it) => it.close(),
     );
     const comms = this.#closers.add(
@@ -213,6 +257,8 @@ class WorkerProcess {
       ),
       (it) => it.close(),
     );
+    this.#telemetry.cacheLimit(config.data.cacheBytesMax);
+    this.#telemetry.follow(() => comms.stats());
     const compute = this.#closers.add(
       new ComputeHandle({
         config,
@@ -228,17 +274,38 @@ class WorkerProcess {
     const stateBuffer = new SharedArrayBuffer(stateBytes(ready.parameterFloats));
     const checkpointer = new Checkpointer(
       { run: config.run, keepLast: config.checkpoint.keepLast, parameterFloats: ready.parameterFloats },
-      { compute, store, clock: this.#clock, logger, commit: (written, generation) => this.#link.commitCheckpoint(written, generation) },
+      {
+        compute,
+        store,
+        clock: this.#clock,
+        logger,
+        commit: (written, generation) => this.#link.commitCheckpoint(written, generation),
+        onDone: (outcome) => this.#telemetry.checkpoint(outcome),
+      },
       new SharedArrayBuffer(stateBytes(ready.parameterFloats)),
     );
-    return { config, model, configSha256, datasetSha256: dataset.sha256, store, compute, ready, comms, steps, checkpointer, stateBuffer };
+    return {
+      config,
+      model,
+      configSha256,
+      datasetSha256: dataset.sha256,
+      store,
+      compute,
+      ready,
+      comms,
+      steps,
+      checkpointer,
+      stateBuffer,
+    };
   }
 
   #newSession(memberId: string, parts: SessionModules, heartbeat: HeartbeatLoop<Assignment>, logger: Logger): Session {
     const { globalBatch, lanes } = parts.config.train;
     const budget = new BadSampleBudget(parts.config.data.badSamplesMax);
-    const sampleLog = this.#options.sampleLog ? SampleLog.open(this.#options.sampleLog.replaceAll('{run}', parts.config.run)) : undefined;
-    if (sampleLog) this.#closers.add(sampleLog, async (it) => (await it).close());
+    const sampleLog = this.#options.sampleLog
+      ? new SampleLog(this.#options.sampleLog.replaceAll('{run}', parts.config.run))
+      : undefined;
+    if (sampleLog) this.#closers.add(sampleLog, (it) => it.close());
     const reporter = new CommitReporter<StepReport>({
       send: (report) => this.#link.commitStep(report),
       onDiverged: (report) => {
@@ -261,11 +328,12 @@ class WorkerProcess {
       parts,
       {
         onStatus: () => heartbeat.beatNow(),
-        onPhase: () => undefined,
+        onPhase: (bucket) => this.#telemetry.enter(bucket),
+        onLoaded: (loaded, generation) => sampleLog?.append(loaded.step, generation, loaded.consumed),
         onApplied: (applied, generation) => {
           const { loaded } = applied;
           reporter.report({ generation, globalBatch, applied });
-          void sampleLog?.then((log) => log.append(loaded.step, generation, loaded.consumed));
+          this.#telemetry.applied(applied, (parts.steps.queuedLanes * globalBatch) / lanes);
           const overBudget = budget.add((loaded.consumed.length * globalBatch) / lanes, loaded.replaced.length);
           if (overBudget) void this.#fail(overBudget, session);
         },
@@ -289,14 +357,20 @@ class WorkerProcess {
   #rejoining: Promise<void> | undefined;
 
   /** Comes back as a new member, which the next generation heals. */
-  #rejoin(reason: string, keepsWeights: boolean, session: () => Session | undefined, signal?: AbortSignal): Promise<void> {
+  #rejoin(
+    reason: string,
+    keepsWeights: boolean,
+    session: () => Session | undefined,
+    signal?: AbortSignal,
+  ): Promise<void> {
     this.#rejoining ??= (async () => {
       this.#logger.warn({ reason }, 'joining again');
       try {
         const joined = await this.#link.join(this.#link.joined.run, { loading: session() === undefined }, signal);
         session()?.rejoined(joined.memberId, keepsWeights);
       } catch (thrown) {
-        if (!signal?.aborted) this.#logger.warn({ reason: CoveyError.from(thrown).message }, 'joining again failed; will retry');
+        if (!signal?.aborted)
+          this.#logger.warn({ reason: CoveyError.from(thrown).message }, 'joining again failed; will retry');
       } finally {
         this.#rejoining = undefined;
       }
@@ -305,4 +379,11 @@ class WorkerProcess {
   }
 }
 
-const LOADING = { generation: 0, state: 'LOADING', appliedStep: 0, hasWeights: false, weightsDigest: '', suspects: [] } as const;
+const LOADING = {
+  generation: 0,
+  state: 'LOADING',
+  appliedStep: 0,
+  hasWeights: false,
+  weightsDigest: '',
+  suspects: [],
+} as const;

@@ -41,7 +41,10 @@ export class PrefetchedSteps implements StepSource {
     // One step is being computed while the others are loaded.
     const wanted = this.#lanes.length * (this.#options.prefetchSteps + 1);
     while (this.#slots.length < wanted) this.#slots.push(this.#newSlot());
-    this.#prefetcher = new Prefetcher({ slots: this.#slots.slice(0, wanted) }, { loader: this.#loader, logger: this.#logger });
+    this.#prefetcher = new Prefetcher(
+      { slots: this.#slots.slice(0, wanted) },
+      { loader: this.#loader, logger: this.#logger },
+    );
     this.#prefetcher.seek({ step: fromStep, lanes: this.#lanes, endStep: this.#options.totalSteps });
   }
 

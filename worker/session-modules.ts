@@ -11,6 +11,8 @@ export interface StepSource {
   /** Begins loading ahead from `fromStep` for lanes [begin, end); forgets what was loaded before. */
   seek(fromStep: number, lanes: { readonly begin: number; readonly end: number }): Promise<void>;
   load(step: number, signal: AbortSignal): Promise<LoadedStep>;
+  /** Lanes loaded or loading and not yet taken. */
+  readonly queuedLanes: number;
   close(): Promise<void>;
 }
 

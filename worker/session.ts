@@ -5,8 +5,8 @@ import type { CheckpointFacts } from './checkpoint/write-checkpoint.ts';
 import type { Assignment, MemberState } from './control/assignment.ts';
 import { Mailbox } from './control/mailbox.ts';
 import type { SessionModules } from './session-modules.ts';
-import { type AppliedStep, runSteps } from './train/step-loop.ts';
 import { StateView } from './train/state-layout.ts';
+import { type AppliedStep, type LoadedStep, runSteps } from './train/step-loop.ts';
 
 /** What the heartbeat reports of this worker. */
 export interface SessionStatus {
@@ -21,6 +21,8 @@ export interface SessionStatus {
 export interface SessionEvents {
   /** The status changed in a way the coordinator waits for. */
   onStatus(): void;
+  /** A step's data is there and will be computed; it may still be given up. */
+  onLoaded(loaded: LoadedStep, generation: number): void;
   onApplied(applied: AppliedStep, generation: number): void;
   /** The run cannot go on here. The session waits for the coordinator's verdict. */
   onFailure(error: CoveyError): void;
@@ -96,7 +98,10 @@ export class Session {
       const assignment = await this.#mailbox.take(signal);
       if (this.#interrupt.signal.aborted) this.#interrupt = new AbortController();
       const interrupted = AbortSignal.any([signal, this.#interrupt.signal]);
-      this.#logger.debug({ generation: assignment.generation, phase: assignment.phase, reason: assignment.reason }, 'assignment');
+      this.#logger.debug(
+        { generation: assignment.generation, phase: assignment.phase, reason: assignment.reason },
+        'assignment',
+      );
       try {
         if (await this.#handle(assignment, interrupted)) return;
       } catch (thrown) {
@@ -162,7 +167,12 @@ export class Session {
     };
     await comms.configure(group, { signal, timeoutMs: this.#collectiveTimeoutMs });
     const digest = await this.#getWeights(assignment, signal);
-    this.#update({ state: this.#drained('READY'), appliedStep: assignment.startStep, hasWeights: true, weightsDigest: digest });
+    this.#update({
+      state: this.#drained('READY'),
+      appliedStep: assignment.startStep,
+      hasWeights: true,
+      weightsDigest: digest,
+    });
   }
 
   async #getWeights(assignment: Assignment, signal: AbortSignal): Promise<string> {
@@ -193,7 +203,10 @@ export class Session {
   }
 
   async #importState(startStep: number): Promise<string> {
-    const { step, weightsDigest } = await this.#modules.compute.request({ kind: 'importState', buffer: this.#state.buffer });
+    const { step, weightsDigest } = await this.#modules.compute.request({
+      kind: 'importState',
+      buffer: this.#state.buffer,
+    });
     if (step !== startStep) {
       throw new CoveyError('DATA_CORRUPT', `Cannot heal: the state received is of step ${step}, not ${startStep}`);
     }
@@ -208,9 +221,13 @@ export class Session {
       ['dataset', manifest.datasetSha256, datasetSha256],
     ] as const) {
       if (theirs !== ours) {
-        throw new CoveyError('INVALID_ARGUMENT', `Cannot resume: the ${what} is not the one the checkpoint was made with`, {
-          fields: { checkpoint: theirs, now: ours },
-        });
+        throw new CoveyError(
+          'INVALID_ARGUMENT',
+          `Cannot resume: the ${what} is not the one the checkpoint was made with`,
+          {
+            fields: { checkpoint: theirs, now: ours },
+          },
+        );
       }
     }
     await readCheckpointInto(this.#state, manifest, store, signal);
@@ -226,7 +243,11 @@ export class Session {
       {
         compute,
         logger: this.#logger,
-        load: (step, loadSignal) => steps.load(step, loadSignal),
+        load: async (step, loadSignal) => {
+          const loaded = await steps.load(step, loadSignal);
+          this.#events.onLoaded(loaded, assignment.generation);
+          return loaded;
+        },
         onApplied: (applied) => {
           this.#update({ appliedStep: applied.loaded.step + 1, weightsDigest: applied.reply.weightsDigest }, false);
           this.#events.onApplied(applied, assignment.generation);
@@ -246,7 +267,14 @@ export class Session {
 
   #checkpointFacts(generation: number): CheckpointFacts {
     const { config, configSha256, datasetSha256, ready } = this.#modules;
-    return { run: config.run, generation, seed: config.seed, configSha256, datasetSha256, parameters: ready.parameters };
+    return {
+      run: config.run,
+      generation,
+      seed: config.seed,
+      configSha256,
+      datasetSha256,
+      parameters: ready.parameters,
+    };
   }
 
   /** Lost peers are the coordinator's to judge; anything else ends the run unless a person acts. */

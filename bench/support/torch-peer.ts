@@ -14,10 +14,14 @@ export interface TorchPeer {
 export async function startTorchPeer(script: string, settings: object): Promise<TorchPeer | null> {
   const python = process.env['COVEY_BENCH_PYTHON'] ?? '/usr/bin/python3';
   if (spawnSync(python, ['-c', 'import torch']).status !== 0) {
-    process.stderr.write('python3-torch is not installed (apt-get install -y python3-torch): no peer to compare with\n');
+    process.stderr.write(
+      'python3-torch is not installed (apt-get install -y python3-torch): no peer to compare with\n',
+    );
     return null;
   }
-  const child = spawn(python, [path.join(packageRoot(), 'bench/peers', script)], { stdio: ['pipe', 'pipe', 'inherit'] });
+  const child = spawn(python, [path.join(packageRoot(), 'bench/peers', script)], {
+    stdio: ['pipe', 'pipe', 'inherit'],
+  });
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
   const ask = async (line: string): Promise<unknown> => {
     child.stdin.write(`${line}\n`);

@@ -1,7 +1,7 @@
 import { Counter, Histogram, type Registry } from 'prom-client';
 import { STEP_SECONDS } from './buckets.ts';
 
-export const NATS_KINDS = ['emb', 'lse', 'grad', 'state', 'control'] as const;
+export const NATS_KINDS = ['all'] as const;
 export const COLLECTIVE_OPS = ['all_gather', 'all_reduce', 'broadcast', 'barrier', 'state'] as const;
 
 /** What the tensor plane counts. */

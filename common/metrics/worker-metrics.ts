@@ -2,7 +2,7 @@ import { Counter, Gauge, type Registry } from 'prom-client';
 
 export const STEP_PHASES = ['data', 'forward', 'gather', 'backward', 'reduce', 'optim', 'wait', 'ckpt'] as const;
 export type StepPhase = (typeof STEP_PHASES)[number];
-export const BAD_SAMPLE_REASONS = ['decode', 'truncated', 'too_large', 'no_text', 'hash', 'other'] as const;
+export const BAD_SAMPLE_REASONS = ['zero-byte', 'not-an-image', 'too-many-pixels', 'undecodable'] as const;
 export const CACHE_RESULTS = ['hit', 'miss', 'in_place'] as const;
 export const DISCARD_REASONS = ['aborted', 'non_finite'] as const;
 export const TIME_BUCKETS = [

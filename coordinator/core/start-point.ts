@@ -20,7 +20,8 @@ export function startPoint(
   const holders = members.filter((member) => member.hasWeights);
   if (holders.length === 0) return { startStep: checkpoint?.step ?? 0, sources: [], divergent: [] };
   const startStep = Math.max(...holders.map((member) => member.appliedStep));
-  if (checkpoint !== null && checkpoint.step > startStep) return { startStep: checkpoint.step, sources: [], divergent: [] };
+  if (checkpoint !== null && checkpoint.step > startStep)
+    return { startStep: checkpoint.step, sources: [], divergent: [] };
   const atStart = holders.filter((member) => member.appliedStep === startStep).sort((a, b) => a.slot - b.slot);
   const groups = new Map<string, MemberRecord[]>();
   for (const member of atStart) groups.set(member.weightsDigest, [...(groups.get(member.weightsDigest) ?? []), member]);

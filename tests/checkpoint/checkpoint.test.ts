@@ -5,7 +5,12 @@ import { MemoryStore } from '../../common/objectstore/memory-store.ts';
 import type { ObjectStore } from '../../common/objectstore/object-store.ts';
 import { RandomStream } from '../../common/random.ts';
 import { blobKey } from '../../worker/checkpoint/checkpoint-format.ts';
-import { listCheckpoints, newestVerified, pruneCheckpoints, verifyCheckpoint } from '../../worker/checkpoint/checkpoint-registry.ts';
+import {
+  listCheckpoints,
+  newestVerified,
+  pruneCheckpoints,
+  verifyCheckpoint,
+} from '../../worker/checkpoint/checkpoint-registry.ts';
 import { readCheckpointInto, readManifest } from '../../worker/checkpoint/read-checkpoint.ts';
 import { type CheckpointFacts, writeCheckpoint } from '../../worker/checkpoint/write-checkpoint.ts';
 import { StateView, stateBytes } from '../../worker/train/state-layout.ts';
@@ -25,7 +30,10 @@ function facts(generation = 1): CheckpointFacts {
 function stateAt(step: number): StateView {
   const view = new StateView(new SharedArrayBuffer(stateBytes(FLOATS)), FLOATS);
   const random = new RandomStream('state', step);
-  for (const part of [view.weights, view.firstMoments, view.secondMoments]) part.forEach((_, i) => (part[i] = random.normal()));
+  for (const part of [view.weights, view.firstMoments, view.secondMoments])
+    part.forEach((_, i) => {
+      part[i] = random.normal();
+    });
   view.writeHeader({ step, optimizerStep: step - 1, skippedSteps: 1 });
   return view;
 }
@@ -118,14 +126,16 @@ describe('checkpoints', () => {
 
   it('spare unreferenced blobs that are still young, for they may be part of one in the making', async () => {
     const store = newStore();
-    await expect(writeCheckpoint(stateAt(20), facts(), { store: dyingStore(store, 2), clock: systemClock })).rejects.toThrow();
+    await expect(
+      writeCheckpoint(stateAt(20), facts(), { store: dyingStore(store, 2), clock: systemClock }),
+    ).rejects.toThrow();
     await writeCheckpoint(stateAt(30), facts(), { store, clock: systemClock });
     const prune = (aheadMs: number) =>
-      pruneCheckpoints(
-        { store, clock: { ...systemClock, now: () => Date.now() + aheadMs } },
-        'r',
-        { keepLast: 1, protectedKeys: [], blobGraceMs: 60_000 },
-      );
+      pruneCheckpoints({ store, clock: { ...systemClock, now: () => Date.now() + aheadMs } }, 'r', {
+        keepLast: 1,
+        protectedKeys: [],
+        blobGraceMs: 60_000,
+      });
     expect((await prune(0)).removedBlobs).toHaveLength(0);
     expect((await prune(120_000)).removedBlobs).toHaveLength(2);
   });

@@ -6,7 +6,16 @@ import { openObjectStore } from '../../common/objectstore/open.ts';
 import { NO_FAULTS } from '../../common/testing/s3-faults.ts';
 import { startS3Server } from '../../common/testing/s3-server.ts';
 import { newestVerified } from '../../worker/checkpoint/checkpoint-registry.ts';
-import { type ConsumedLine, copyDataset, ended, type FinishedRun, makeDataset, type TestDataset, testConfig, TrainingCluster } from '../support/training-cluster.ts';
+import {
+  type ConsumedLine,
+  copyDataset,
+  ended,
+  type FinishedRun,
+  makeDataset,
+  type TestDataset,
+  TrainingCluster,
+  testConfig,
+} from '../support/training-cluster.ts';
 
 const STEPS = 50;
 
@@ -34,12 +43,24 @@ describe('a run', () => {
   ): Promise<Outcome> {
     const cluster = await TrainingCluster.start(place);
     try {
-      const config = testConfig('exact', cluster.storeUrl, place.dataset ?? data, { workers: { expected: workers }, train: { steps: STEPS, precision: 'bf16' } });
+      const config = testConfig('exact', cluster.storeUrl, place.dataset ?? data, {
+        workers: { expected: workers },
+        train: { steps: STEPS, precision: 'bf16' },
+      });
       await cluster.submit(config);
       for (let i = 0; i < workers; i++) cluster.startWorker('exact');
-      const run = await cluster.follow('exact', meddle && ((record) => meddle(cluster, record.step)), AbortSignal.timeout(150_000));
+      const run = await cluster.follow(
+        'exact',
+        meddle && ((record) => meddle(cluster, record.step)),
+        AbortSignal.timeout(150_000),
+      );
       await Promise.all(cluster.workers.map((worker) => ended(worker, () => undefined)));
-      const consumed = (await cluster.consumed()).map(({ step, lane, epoch, samples }) => ({ step, lane, epoch, samples }));
+      const consumed = (await cluster.consumed(run.records)).map(({ step, lane, epoch, samples }) => ({
+        step,
+        lane,
+        epoch,
+        samples,
+      }));
       return { ...run, consumed };
     } catch (thrown) {
       throw new Error(`${String(thrown)}\n${await cluster.workerLogs()}`, { cause: thrown });
@@ -79,7 +100,10 @@ describe('a run', () => {
       const dataset = await copyDataset(data, store);
       server.faults = { ...NO_FAULTS, unavailable: 0.05, truncated: 0.02 };
       expectSameHistory(await train(1, undefined, { storeUrl: 's3://covey/runs', env: server.env, dataset }));
-      expect(await newestVerified(openObjectStore('s3://covey/runs', { env: server.env }), 'exact')).toMatchObject({ step: STEPS, ok: true });
+      expect(await newestVerified(openObjectStore('s3://covey/runs', { env: server.env }), 'exact')).toMatchObject({
+        step: STEPS,
+        ok: true,
+      });
     } finally {
       await store.close();
       await server.stop();

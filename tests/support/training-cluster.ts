@@ -47,7 +47,10 @@ export async function makeDataset(folder: string, count = 192): Promise<TestData
   }
   const data = path.join(folder, 'data');
   await mkdir(data, { recursive: true });
-  const store = new FileStore({ url: pathToFileURL(data).href }, { clock: systemClock, random: new RandomStream('test') });
+  const store = new FileStore(
+    { url: pathToFileURL(data).href },
+    { clock: systemClock, random: new RandomStream('test') },
+  );
   await pack(
     { name: 'shapes', source: { kind: 'folder', path: pictures }, destination: store, samplesPerShardMax: 50 },
     { logger: silentLogger },
@@ -70,13 +73,19 @@ export async function copyDataset(dataset: TestDataset, to: ObjectStore): Promis
 function drawn(shape: string, colour: string, random: RandomStream): string {
   const [x, y, r] = [10 + random.integer(12), 10 + random.integer(12), 5 + random.integer(5)];
   if (shape === 'circle') return `<circle cx="${x}" cy="${y}" r="${r}" fill="${colour}"/>`;
-  if (shape === 'square') return `<rect x="${x - r}" y="${y - r}" width="${2 * r}" height="${2 * r}" fill="${colour}"/>`;
+  if (shape === 'square')
+    return `<rect x="${x - r}" y="${y - r}" width="${2 * r}" height="${2 * r}" fill="${colour}"/>`;
   if (shape === 'triangle') return `<path d="M${x} ${y - r}L${x + r} ${y + r}L${x - r} ${y + r}Z" fill="${colour}"/>`;
   return `<path d="M${x - r} ${y}H${x + r}M${x} ${y - r}V${y + r}" stroke="${colour}" stroke-width="4"/>`;
 }
 
 /** A config of a run small enough for a test; `train` and others may be overridden. */
-export function testConfig(run: string, storeUrl: string, dataset: TestDataset, change: Partial<Record<string, object>> = {}): RunConfig {
+export function testConfig(
+  run: string,
+  storeUrl: string,
+  dataset: TestDataset,
+  change: Partial<Record<string, object>> = {},
+): RunConfig {
   return runConfigSchema.parse({
     run,
     seed: 11,
@@ -141,7 +150,9 @@ export class TrainingCluster {
   }
 
   /** `env` reaches the coordinator's store and the workers: where an S3 store is, and its credentials. */
-  static async start(options: { readonly storeUrl?: string; readonly env?: Readonly<Record<string, string>> } = {}): Promise<TrainingCluster> {
+  static async start(
+    options: { readonly storeUrl?: string; readonly env?: Readonly<Record<string, string>> } = {},
+  ): Promise<TrainingCluster> {
     const folder = await mkdtemp(path.join(os.tmpdir(), 'covey-e2e-'));
     const env = options.env ?? {};
     const storeUrl = options.storeUrl ?? pathToFileURL(path.join(folder, 'store')).href;
@@ -163,7 +174,10 @@ export class TrainingCluster {
   async restartCoordinator(): Promise<void> {
     const port = Number(this.address.split(':').at(-1));
     await this.#coordinator.close();
-    this.#coordinator = await startCoordinator({ ...coordinatorOptions(this.#nats.url), port }, coordinatorModules(this.storeUrl, this.#env));
+    this.#coordinator = await startCoordinator(
+      { ...coordinatorOptions(this.#nats.url), port },
+      coordinatorModules(this.storeUrl, this.#env),
+    );
   }
 
   startWorker(run: string, env: Readonly<Record<string, string>> = {}): ChildProcess {
@@ -182,7 +196,10 @@ export class TrainingCluster {
         `--sample-log=${sampleLog}`,
         `--cache-dir=${path.join(this.folder, 'cache')}`,
       ],
-      { stdio: ['ignore', log, log], env: { ...process.env, OMP_NUM_THREADS: '1', COVEY_LOG_LEVEL: 'debug', ...this.#env, ...env } },
+      {
+        stdio: ['ignore', log, log],
+        env: { ...process.env, OMP_NUM_THREADS: '1', COVEY_LOG_LEVEL: 'debug', ...this.#env, ...env },
+      },
     );
     closeSync(log);
     this.workers.push(child);
@@ -199,7 +216,11 @@ export class TrainingCluster {
   }
 
   /** Follows a run to its end. `onStep` sees each committed step as it comes. */
-  async follow(run: string, onStep?: (record: StepRecord) => void | Promise<void>, signal?: AbortSignal): Promise<FinishedRun> {
+  async follow(
+    run: string,
+    onStep?: (record: StepRecord) => void | Promise<void>,
+    signal?: AbortSignal,
+  ): Promise<FinishedRun> {
     const client = this.client();
     const byStep = new Map<number, StepRecord>();
     let state = '';
@@ -218,19 +239,26 @@ export class TrainingCluster {
       client.close();
     }
     const records = [...byStep.values()].sort((a, b) => a.step - b.step);
-    return { records, losses: records.map((record) => record.loss), state, reason, finalDigest: records.at(-1)?.weightsDigest ?? '' };
+    return {
+      records,
+      losses: records.map((record) => record.loss),
+      state,
+      reason,
+      finalDigest: records.at(-1)?.weightsDigest ?? '',
+    };
   }
 
-  /** The consumed samples, in plan order; where a step was applied by several members, each lane once (they must agree). */
-  async consumed(): Promise<ConsumedLine[]> {
+  /** The consumed samples, in plan order: what was computed in the generation that committed its step. Each lane once. */
+  async consumed(records: readonly StepRecord[]): Promise<ConsumedLine[]> {
+    const committedBy = new Map(records.map((record) => [record.step - 1, record.generation]));
     const byPlace = new Map<string, ConsumedLine>();
     for (const file of this.#sampleLogs) {
       const text = await readFile(file, 'utf8').catch(() => '');
       for (const line of text.split('\n').filter((one) => one.endsWith('}'))) {
         const parsed = JSON.parse(line) as ConsumedLine;
         const place = `${parsed.step}/${parsed.lane}`;
-        const before = byPlace.get(place);
-        if (before && JSON.stringify(before.samples) !== JSON.stringify(parsed.samples)) throw new Error(`two histories at ${place}`);
+        if (committedBy.get(parsed.step) !== parsed.generation) continue;
+        if (byPlace.has(place)) throw new Error(`lane ${place} was consumed twice`);
         byPlace.set(place, parsed);
       }
     }
@@ -238,7 +266,9 @@ export class TrainingCluster {
   }
 
   async workerLogs(): Promise<string> {
-    const logs = await Promise.all(this.workers.map((_, i) => readFile(path.join(this.folder, `worker-${i}.log`), 'utf8').catch(() => '')));
+    const logs = await Promise.all(
+      this.workers.map((_, i) => readFile(path.join(this.folder, `worker-${i}.log`), 'utf8').catch(() => '')),
+    );
     return logs.map((log, i) => `--- worker ${i}\n${log.split('\n').slice(-40).join('\n')}`).join('\n');
   }
 

@@ -81,7 +81,11 @@ describe.each(['cpu', 'auto'] as const)('clip objective on engine %s', (name) =>
     const [image, text] = [unitRows('image'), unitRows('text')];
     for (const logScale of [0, Math.log(1 / 0.07), Math.log(100)]) {
       const expected = textbookLossSum(image, text, logScale);
-      for (const cuts of [[0, 12], [0, 4, 8, 12], [0, 1, 7, 12]]) {
+      for (const cuts of [
+        [0, 12],
+        [0, 4, 8, 12],
+        [0, 1, 7, 12],
+      ]) {
         expect(byLanes(image, text, logScale, cuts).lossSum / expected).toBeCloseTo(1, 5);
       }
     }
@@ -100,8 +104,14 @@ describe.each(['cpu', 'auto'] as const)('clip objective on engine %s', (name) =>
       return (up - loss(moved)) / (2 * h);
     };
     for (let index = 0; index < ROWS * WIDTH; index += 7) {
-      expect(ours.dImage[index]).toBeCloseTo(slope(image, index, (moved) => textbookLossSum(moved, text, logScale)), 4);
-      expect(ours.dText[index]).toBeCloseTo(slope(text, index, (moved) => textbookLossSum(image, moved, logScale)), 4);
+      expect(ours.dImage[index]).toBeCloseTo(
+        slope(image, index, (moved) => textbookLossSum(moved, text, logScale)),
+        4,
+      );
+      expect(ours.dText[index]).toBeCloseTo(
+        slope(text, index, (moved) => textbookLossSum(image, moved, logScale)),
+        4,
+      );
     }
     const up = textbookLossSum(image, text, logScale + h);
     const down = textbookLossSum(image, text, logScale - h);

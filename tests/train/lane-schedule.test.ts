@@ -39,9 +39,12 @@ function cutsOf(lanes: number): number[][] {
 describe('laneSchedule', () => {
   it('gives the same bits however the lanes are divided among up to three workers', () => {
     for (const lanes of [1, 2, 3, 4, 5, 6, 7, 8, 12, 16]) {
-      const values = Array.from({ length: lanes }, (_, lane) => Math.fround(Math.sin(lane * 7.3 + lanes) * 10 ** (lane % 5)));
+      const values = Array.from({ length: lanes }, (_, lane) =>
+        Math.fround(Math.sin(lane * 7.3 + lanes) * 10 ** (lane % 5)),
+      );
       const expected = sumByWorkers(values, [0, lanes]);
-      for (const cuts of cutsOf(lanes)) expect(sumByWorkers(values, cuts), `lanes ${lanes} cuts ${cuts}`).toBe(expected);
+      for (const cuts of cutsOf(lanes))
+        expect(sumByWorkers(values, cuts), `lanes ${lanes} cuts ${cuts}`).toBe(expected);
     }
   });
 

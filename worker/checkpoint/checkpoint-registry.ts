@@ -14,12 +14,21 @@ export interface ListedCheckpoint {
 const MANIFEST_PATTERN = /\/step-(\d+)-g(\d+)\/manifest\.json$/;
 
 /** All checkpoints of a run that have a manifest, oldest first. */
-export async function listCheckpoints(store: ObjectStore, run: string, signal?: AbortSignal): Promise<ListedCheckpoint[]> {
+export async function listCheckpoints(
+  store: ObjectStore,
+  run: string,
+  signal?: AbortSignal,
+): Promise<ListedCheckpoint[]> {
   const found: ListedCheckpoint[] = [];
   for await (const object of store.list(`${checkpointPrefix(run)}step-`, signal ? { signal } : {})) {
     const match = MANIFEST_PATTERN.exec(object.key);
     if (!match) continue;
-    found.push({ manifestKey: object.key, step: Number(match[1]), generation: Number(match[2]), createdAtMs: object.modifiedAtMs });
+    found.push({
+      manifestKey: object.key,
+      step: Number(match[1]),
+      generation: Number(match[2]),
+      createdAtMs: object.modifiedAtMs,
+    });
   }
   return found.sort((a, b) => a.step - b.step || a.generation - b.generation);
 }
@@ -31,7 +40,11 @@ export interface VerifiedCheckpoint extends ListedCheckpoint {
 }
 
 /** Reads every byte of a checkpoint and compares the hashes. Never throws for a broken checkpoint: says what is wrong. */
-export async function verifyCheckpoint(store: ObjectStore, listed: ListedCheckpoint, signal?: AbortSignal): Promise<VerifiedCheckpoint> {
+export async function verifyCheckpoint(
+  store: ObjectStore,
+  listed: ListedCheckpoint,
+  signal?: AbortSignal,
+): Promise<VerifiedCheckpoint> {
   let bytes = 0;
   try {
     const manifest = await readManifest(store, listed.manifestKey, signal ? { signal } : {});
@@ -45,7 +58,11 @@ export async function verifyCheckpoint(store: ObjectStore, listed: ListedCheckpo
 }
 
 /** The newest checkpoint that verifies, or undefined: what a reader falls back to where HEAD's own is broken. */
-export async function newestVerified(store: ObjectStore, run: string, signal?: AbortSignal): Promise<VerifiedCheckpoint | undefined> {
+export async function newestVerified(
+  store: ObjectStore,
+  run: string,
+  signal?: AbortSignal,
+): Promise<VerifiedCheckpoint | undefined> {
   for (const listed of (await listCheckpoints(store, run, signal)).reverse()) {
     const verified = await verifyCheckpoint(store, listed, signal);
     if (verified.ok) return verified;
@@ -86,7 +103,8 @@ export async function pruneCheckpoints(
   const referenced = new Set<string>();
   for (const one of all) {
     if (removed.includes(one)) continue;
-    for (const hash of Object.values((await readManifestOrEmpty(store, one.manifestKey, signal))?.blobs ?? {})) referenced.add(hash);
+    for (const hash of Object.values((await readManifestOrEmpty(store, one.manifestKey, signal))?.blobs ?? {}))
+      referenced.add(hash);
   }
   const removedBlobs: string[] = [];
   let freedBytes = 0;
@@ -103,7 +121,11 @@ export async function pruneCheckpoints(
 }
 
 /** A manifest that cannot be read protects nothing, but must not stop the pruning of others. */
-async function readManifestOrEmpty(store: ObjectStore, key: string, signal?: AbortSignal): Promise<CheckpointManifest | undefined> {
+async function readManifestOrEmpty(
+  store: ObjectStore,
+  key: string,
+  signal?: AbortSignal,
+): Promise<CheckpointManifest | undefined> {
   try {
     return await readManifest(store, key, signal ? { signal } : {});
   } catch (thrown) {

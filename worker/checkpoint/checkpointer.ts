@@ -23,7 +23,12 @@ export interface CheckpointerModules {
   readonly commit: (written: WrittenCheckpoint, generation: number) => Promise<void>;
   readonly clock: Clock;
   readonly logger: Logger;
-  readonly onDone?: (outcome: { readonly ok: boolean; readonly seconds: Readonly<Record<string, number>>; readonly bytes: number; readonly step: number }) => void;
+  readonly onDone?: (outcome: {
+    readonly ok: boolean;
+    readonly seconds: Readonly<Record<string, number>>;
+    readonly bytes: number;
+    readonly step: number;
+  }) => void;
 }
 
 /**
@@ -52,7 +57,10 @@ export class Checkpointer {
       .catch((thrown) => {
         const error = CoveyError.from(thrown);
         if (CoveyError.is(error, 'ABORTED', 'CANCELLED', 'STALE_GENERATION')) return;
-        this.#modules.logger.error({ step, code: error.code, reason: error.message }, 'checkpoint failed; training goes on');
+        this.#modules.logger.error(
+          { step, code: error.code, reason: error.message },
+          'checkpoint failed; training goes on',
+        );
         this.#modules.onDone?.({ ok: false, seconds: {}, bytes: 0, step });
       })
       .finally(() => {

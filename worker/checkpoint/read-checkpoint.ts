@@ -4,7 +4,13 @@ import type { ObjectStore } from '../../common/objectstore/object-store.ts';
 import { RNG_VERSION } from '../../common/random.ts';
 import { type HostTensor, readSafetensors } from '../../models/formats/safetensors.ts';
 import type { StateView } from '../train/state-layout.ts';
-import { BLOB_NAMES, type BlobName, blobKey, type CheckpointManifest, checkpointManifestSchema } from './checkpoint-format.ts';
+import {
+  BLOB_NAMES,
+  type BlobName,
+  blobKey,
+  type CheckpointManifest,
+  checkpointManifestSchema,
+} from './checkpoint-format.ts';
 
 function corrupt(what: string, fields: Record<string, unknown>): CoveyError {
   return new CoveyError('DATA_CORRUPT', `Cannot use the checkpoint: ${what}; see \`covey ckpt verify\``, { fields });
@@ -19,7 +25,11 @@ export async function readManifest(
   const { bytes } = await store.get(key, options.signal ? { signal: options.signal } : {});
   const hash = createHash('sha256').update(bytes).digest('hex');
   if (options.sha256 && hash !== options.sha256) {
-    throw corrupt(`manifest ${key} hashes to ${hash}, expected ${options.sha256}`, { key, hash, expected: options.sha256 });
+    throw corrupt(`manifest ${key} hashes to ${hash}, expected ${options.sha256}`, {
+      key,
+      hash,
+      expected: options.sha256,
+    });
   }
   let parsed: unknown;
   try {
@@ -33,7 +43,12 @@ export async function readManifest(
 }
 
 /** One blob's bytes, verified against its hash. */
-export async function readBlob(store: ObjectStore, manifest: CheckpointManifest, name: BlobName, signal?: AbortSignal): Promise<Uint8Array> {
+export async function readBlob(
+  store: ObjectStore,
+  manifest: CheckpointManifest,
+  name: BlobName,
+  signal?: AbortSignal,
+): Promise<Uint8Array> {
   const expected = manifest.blobs[name];
   const key = blobKey(manifest.run, expected);
   const { bytes } = await store.get(key, signal ? { signal } : {});
@@ -59,7 +74,10 @@ export async function readCheckpointInto(
   signal?: AbortSignal,
 ): Promise<void> {
   if (manifest.rngVersion !== RNG_VERSION) {
-    throw new CoveyError('UNSUPPORTED', `Cannot resume: the checkpoint's randomness is version ${manifest.rngVersion}, this covey has ${RNG_VERSION}`);
+    throw new CoveyError(
+      'UNSUPPORTED',
+      `Cannot resume: the checkpoint's randomness is version ${manifest.rngVersion}, this covey has ${RNG_VERSION}`,
+    );
   }
   for (const name of BLOB_NAMES) {
     const { tensors } = readSafetensors(await readBlob(store, manifest, name, signal));
@@ -67,11 +85,17 @@ export async function readCheckpointInto(
     let offset = 0;
     for (const parameter of manifest.parameters) {
       const tensor = tensors.get(parameter.name);
-      if (!tensor || offset + tensor.values.length > flat.length) throw corrupt(`${name} lacks ${parameter.name}`, { parameter: parameter.name });
+      if (!tensor || offset + tensor.values.length > flat.length)
+        throw corrupt(`${name} lacks ${parameter.name}`, { parameter: parameter.name });
       flat.set(tensor.values, offset);
       offset += tensor.values.length;
     }
-    if (offset !== flat.length) throw corrupt(`${name} has ${offset} values, this model ${flat.length}`, { offset, expected: flat.length });
+    if (offset !== flat.length)
+      throw corrupt(`${name} has ${offset} values, this model ${flat.length}`, { offset, expected: flat.length });
   }
-  state.writeHeader({ step: manifest.step, optimizerStep: manifest.optimizerStep, skippedSteps: manifest.skippedSteps });
+  state.writeHeader({
+    step: manifest.step,
+    optimizerStep: manifest.optimizerStep,
+    skippedSteps: manifest.skippedSteps,
+  });
 }

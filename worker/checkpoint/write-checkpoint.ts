@@ -85,7 +85,10 @@ async function storeBlob(store: ObjectStore, key: string, body: Uint8Array, sign
   await store.put(key, body, options);
   const stored = await store.head(key, options);
   if (stored?.sizeBytes !== body.byteLength) {
-    throw new CoveyError('DATA_CORRUPT', `Cannot trust the stored blob ${key}: ${stored?.sizeBytes} bytes arrived of ${body.byteLength}`);
+    throw new CoveyError(
+      'DATA_CORRUPT',
+      `Cannot trust the stored blob ${key}: ${stored?.sizeBytes} bytes arrived of ${body.byteLength}`,
+    );
   }
 }
 

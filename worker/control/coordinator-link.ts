@@ -54,12 +54,23 @@ export class CoordinatorLink {
 
   /** Joins `run` (empty: any run that wants workers); joining again makes a new member. `loading`: not ready for lanes yet. */
   async join(run: string, options: { readonly loading: boolean }, signal?: AbortSignal): Promise<JoinResponse> {
-    const request = { run, ...options, incarnation: randomUUID(), host: hostname(), pid: process.pid, ...this.#identity };
+    const request = {
+      run,
+      ...options,
+      incarnation: randomUUID(),
+      host: hostname(),
+      pid: process.pid,
+      ...this.#identity,
+    };
     this.#joined = await this.#client.join(request, { timeoutMs: JOIN_TIMEOUT_MS, ...(signal && { signal }) });
     return this.#joined;
   }
 
-  async heartbeat(status: SessionStatus, timeoutMs: number, signal: AbortSignal): Promise<{ assignment: Assignment | undefined }> {
+  async heartbeat(
+    status: SessionStatus,
+    timeoutMs: number,
+    signal: AbortSignal,
+  ): Promise<{ assignment: Assignment | undefined }> {
     const { run, memberId, slot } = this.joined;
     const { assignment } = await this.#client.heartbeat(
       {
@@ -120,7 +131,10 @@ export class CoordinatorLink {
 
   async reportFailure(error: CoveyError, generation: number): Promise<void> {
     const { run, memberId } = this.joined;
-    await this.#client.reportFailure({ run, memberId, generation, code: error.code, message: error.message }, { timeoutMs: REPORT_TIMEOUT_MS });
+    await this.#client.reportFailure(
+      { run, memberId, generation, code: error.code, message: error.message },
+      { timeoutMs: REPORT_TIMEOUT_MS },
+    );
   }
 
   async leave(generation: number, reason: string): Promise<void> {

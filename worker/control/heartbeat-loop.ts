@@ -66,7 +66,8 @@ export class HeartbeatLoop<A> {
       if (signal.aborted || superseded.signal.aborted) return;
       const error = CoveyError.from(thrown);
       if (CoveyError.is(error, 'NOT_FOUND', 'STALE_GENERATION')) return this.#modules.onEvicted(error);
-      if (!this.#lost) this.#modules.logger.warn({ reason: error.message }, 'coordinator does not answer; training goes on');
+      if (!this.#lost)
+        this.#modules.logger.warn({ reason: error.message }, 'coordinator does not answer; training goes on');
       this.#lost = true;
     } finally {
       this.#inFlight = undefined;

@@ -75,10 +75,17 @@ export async function evaluateZeroShot(
     batch.forEach((image, row) => {
       const truth = classIndex.get(image.label);
       if (truth === undefined) {
-        throw new CoveyError('INVALID_ARGUMENT', `Cannot classify ${image.sampleId}: its label '${image.label}' is not among the ${classIndex.size} classes`);
+        throw new CoveyError(
+          'INVALID_ARGUMENT',
+          `Cannot classify ${image.sampleId}: its label '${image.label}' is not among the ${classIndex.size} classes`,
+        );
       }
       const embedding = embeddings.subarray(row * embedDim, (row + 1) * embedDim);
-      predictions.push({ sampleId: image.sampleId, label: image.label, ...ranked(embedding, classEmbeddings, truth, options.classNames) });
+      predictions.push({
+        sampleId: image.sampleId,
+        label: image.label,
+        ...ranked(embedding, classEmbeddings, truth, options.classNames),
+      });
     });
   };
   let batch: EvalImage[] = [];
@@ -90,7 +97,13 @@ export async function evaluateZeroShot(
     batch = [];
   }
   if (batch.length > 0) flush(batch);
-  return { ...summary(predictions), classes: classIndex.size, predictions, classEmbeddings, imageEmbeddings: concatenated(embedded) };
+  return {
+    ...summary(predictions),
+    classes: classIndex.size,
+    predictions,
+    classEmbeddings,
+    imageEmbeddings: concatenated(embedded),
+  };
 }
 
 /** Class embeddings [classes, embedDim]. */
@@ -103,19 +116,30 @@ function encodeClasses(options: ZeroShotOptions, { engine, model, tokenizer }: Z
     for (let begin = 0; begin < options.classNames.length; begin += size) {
       const names = options.classNames.slice(begin, begin + size);
       const ids = new Int32Array(names.length * tokenizer.contextLength);
-      names.forEach((name, row) => ids.set(tokenizer.encode(template.replace('{}', name)), row * tokenizer.contextLength));
+      names.forEach((name, row) => {
+        ids.set(tokenizer.encode(template.replace('{}', name)), row * tokenizer.contextLength);
+      });
       const embeddings = tf.tidy(() => readAll(engine, model.encodeText(ids, names.length)));
-      embeddings.forEach((value, i) => (sums[begin * embedDim + i]! += value));
+      embeddings.forEach((value, i) => {
+        sums[begin * embedDim + i]! += value;
+      });
     }
   }
-  for (let row = 0; row < options.classNames.length; row++) normalise(sums.subarray(row * embedDim, (row + 1) * embedDim));
+  for (let row = 0; row < options.classNames.length; row++)
+    normalise(sums.subarray(row * embedDim, (row + 1) * embedDim));
   return sums;
 }
 
-function encodeImages(batch: readonly EvalImage[], options: ZeroShotOptions, { engine, model }: ZeroShotModules): Float32Array {
+function encodeImages(
+  batch: readonly EvalImage[],
+  options: ZeroShotOptions,
+  { engine, model }: ZeroShotModules,
+): Float32Array {
   const side = model.config.vision.imageSize;
   const pixels = new Uint8Array(batch.length * side * side * 3);
-  batch.forEach((image, row) => pixels.set(image.pixels, row * side * side * 3));
+  batch.forEach((image, row) => {
+    pixels.set(image.pixels, row * side * side * 3);
+  });
   const { mean, std } = options;
   return tf.tidy(() => {
     const x_BHWC = pixelsToTensor(pixels, [batch.length, side, side, 3], { mean, std, precision: 'fp32' });
@@ -131,7 +155,9 @@ function readAll(engine: Engine, embeddings_BE: tf.Tensor): Float32Array {
 
 function normalise(row: Float32Array): void {
   const norm = Math.hypot(...row) || 1;
-  row.forEach((value, i) => (row[i] = value / norm));
+  row.forEach((value, i) => {
+    row[i] = value / norm;
+  });
 }
 
 function ranked(
@@ -157,7 +183,9 @@ function ranked(
   return { rank, best };
 }
 
-function summary(predictions: readonly Prediction[]): Pick<ZeroShotResult, 'samples' | 'top1' | 'top5' | 'meanRank' | 'medianRank'> {
+function summary(
+  predictions: readonly Prediction[],
+): Pick<ZeroShotResult, 'samples' | 'top1' | 'top5' | 'meanRank' | 'medianRank'> {
   const samples = predictions.length;
   if (samples === 0) throw new CoveyError('INVALID_ARGUMENT', 'Cannot evaluate: there are no pictures to classify');
   const ranks = predictions.map((prediction) => prediction.rank).sort((a, b) => a - b);

@@ -39,7 +39,8 @@ function rowsOf(x_ND: Tensor2D, rows: LaneRows): Tensor2D {
 
 function tilesOf(count: number): { begin: number; count: number }[] {
   const tiles = [];
-  for (let begin = 0; begin < count; begin += TILE_COLUMNS) tiles.push({ begin, count: Math.min(TILE_COLUMNS, count - begin) });
+  for (let begin = 0; begin < count; begin += TILE_COLUMNS)
+    tiles.push({ begin, count: Math.min(TILE_COLUMNS, count - begin) });
   return tiles;
 }
 
@@ -58,7 +59,13 @@ function logSumExpRows(query_RD: Tensor2D, keys_ND: Tensor2D, scale: number): tf
  * First half: this lane's log-sum-exps, written to `out` as [R image rows over all texts | R text rows over all images].
  * The workers exchange these 2N floats; nothing else is needed to write the exact gradient down.
  */
-export function clipLogSumExps(engine: Engine, all: GlobalEmbeddings, rows: LaneRows, scale: number, out: Float32Array): void {
+export function clipLogSumExps(
+  engine: Engine,
+  all: GlobalEmbeddings,
+  rows: LaneRows,
+  scale: number,
+  out: Float32Array,
+): void {
   tf.tidy(() => {
     const row_R = logSumExpRows(rowsOf(all.image_ND, rows), all.text_ND, scale);
     const column_R = logSumExpRows(rowsOf(all.text_ND, rows), all.image_ND, scale);

@@ -35,7 +35,9 @@ export class ComputeHandle {
     });
     this.#worker.on('message', (answer: ComputeAnswer) => this.#settle(answer));
     this.#worker.on('error', (error) => this.#die(CoveyError.from(error)));
-    this.#worker.on('exit', (code) => this.#die(new CoveyError('INTERNAL', `the compute thread exited with code ${code}`)));
+    this.#worker.on('exit', (code) =>
+      this.#die(new CoveyError('INTERNAL', `the compute thread exited with code ${code}`)),
+    );
   }
 
   /** The epoch steps must carry to be computed. */
@@ -68,7 +70,9 @@ export class ComputeHandle {
     this.#pending.delete(answer.id);
     if (answer.ok) pending.resolve(answer.value);
     else {
-      const error = new CoveyError(answer.error.code as ErrorCode, answer.error.message, { fields: answer.error.fields });
+      const error = new CoveyError(answer.error.code as ErrorCode, answer.error.message, {
+        fields: answer.error.fields,
+      });
       if (answer.error.stack) error.stack = answer.error.stack;
       pending.reject(error);
     }

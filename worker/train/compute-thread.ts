@@ -7,7 +7,13 @@ import { learningRate } from '../../models/schedule.ts';
 import { SyncCollectives } from '../collectives/sync-collectives.ts';
 import type { BlockingCollectives } from './blocking-collectives.ts';
 import { SoloCollectives } from './blocking-collectives.ts';
-import { type ComputeAnswer, type ComputeRequest, type ComputeSetup, CONTROL_EPOCH, type StepReply } from './compute-protocol.ts';
+import {
+  CONTROL_EPOCH,
+  type ComputeAnswer,
+  type ComputeRequest,
+  type ComputeSetup,
+  type StepReply,
+} from './compute-protocol.ts';
 import { LaneTrainer, type StepResult } from './lane-trainer.ts';
 import { StateView } from './state-layout.ts';
 
@@ -36,14 +42,16 @@ class ComputeThread {
       case 'initialise':
         return this.#initialise();
       case 'holdLanes':
-        return this.#required.holdLanes(request.begin, request.end), null;
+        this.#required.holdLanes(request.begin, request.end);
+        return null;
       case 'step':
         return this.#step(request);
       case 'exportState':
         if (request.step !== this.#nextStep) {
           throw new CoveyError('ABORTED', `the weights are those of step ${this.#nextStep}, not ${request.step}`);
         }
-        return this.#required.exportState(this.#view(request.buffer), request.step), null;
+        this.#required.exportState(this.#view(request.buffer), request.step);
+        return null;
       case 'importState': {
         const header = this.#required.importState(this.#view(request.buffer));
         this.#nextStep = header.step;
@@ -104,7 +112,10 @@ class ComputeThread {
     if (Atomics.load(this.#setup.control, CONTROL_EPOCH) !== request.epoch || request.epoch === this.#brokenEpoch) {
       throw new CoveyError('ABORTED', `step ${request.step} was given up before it began`);
     }
-    assert(request.step === this.#nextStep, 'steps are computed in order', { step: request.step, expected: this.#nextStep });
+    assert(request.step === this.#nextStep, 'steps are computed in order', {
+      step: request.step,
+      expected: this.#nextStep,
+    });
     const started = performance.now();
     const { optimizer, steps } = this.#setup.config.train;
     const lr = learningRate(request.step, steps, optimizer);

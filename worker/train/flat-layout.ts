@@ -32,7 +32,9 @@ export interface FlatLayout {
 /** Small enough that the first buckets travel early, large enough that per-message costs vanish. */
 const BUCKET_FLOATS = 512 * 1024;
 
-export function flatLayout(parameters: readonly { readonly name: string; readonly shape: readonly number[] }[]): FlatLayout {
+export function flatLayout(
+  parameters: readonly { readonly name: string; readonly shape: readonly number[] }[],
+): FlatLayout {
   const slots: FlatSlot[] = [];
   let offset = 0;
   for (const { name, shape } of parameters) {

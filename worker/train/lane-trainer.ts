@@ -110,7 +110,11 @@ export class LaneTrainer {
     try {
       for (const input of lanes) recordings.push(this.#forward(input));
       timer.mark('forward');
-      collectives.allGather(opBase + OP_GATHER_EMBEDDINGS, 8 * this.#laneBatch * this.#options.embedDim, bytesOf(this.#gathered));
+      collectives.allGather(
+        opBase + OP_GATHER_EMBEDDINGS,
+        8 * this.#laneBatch * this.#options.embedDim,
+        bytesOf(this.#gathered),
+      );
       timer.mark('gather');
       this.#backward(opBase, lanes, recordings, collectives, timer);
     } finally {
@@ -131,7 +135,10 @@ export class LaneTrainer {
     const pixels_BHWC = pixelsToTensor(input.pixels, [batch, imageSide, imageSide, 3], { mean, std, precision });
     let recording: Recording;
     try {
-      recording = recordForward(() => [this.#model.encodeImage(pixels_BHWC), this.#model.encodeText(input.tokens, batch)]);
+      recording = recordForward(() => [
+        this.#model.encodeImage(pixels_BHWC),
+        this.#model.encodeText(input.tokens, batch),
+      ]);
     } finally {
       pixels_BHWC.dispose();
     }
@@ -153,7 +160,10 @@ export class LaneTrainer {
       image.set(this.#gathered.subarray(2 * lane * half, (2 * lane + 1) * half), lane * half);
       text.set(this.#gathered.subarray((2 * lane + 1) * half, (2 * lane + 2) * half), lane * half);
     }
-    return { image_ND: tf.tensor2d(image, [globalBatch, embedDim]), text_ND: tf.tensor2d(text, [globalBatch, embedDim]) };
+    return {
+      image_ND: tf.tensor2d(image, [globalBatch, embedDim]),
+      text_ND: tf.tensor2d(text, [globalBatch, embedDim]),
+    };
   }
 
   #backward(
@@ -214,7 +224,9 @@ export class LaneTrainer {
     const schedule = this.#schedule;
     const laneStep = schedule?.steps[position];
     if (schedule === undefined || laneStep === undefined) {
-      throw new CoveyError('INTERNAL', 'invariant broken: a lane is computed that is not held', { fields: { position } });
+      throw new CoveyError('INTERNAL', 'invariant broken: a lane is computed that is not held', {
+        fields: { position },
+      });
     }
     const isLastLane = position === schedule.steps.length - 1;
     const buffer = this.#buffers[laneStep.buffer]!;
@@ -225,7 +237,10 @@ export class LaneTrainer {
     const complete = (index: number, begin: number, end: number): void => {
       seen[index] = 1;
       for (const { target, source } of laneStep.merges) {
-        this.#engine.addVectors(this.#buffers[target]!.subarray(begin, end), this.#buffers[source]!.subarray(begin, end));
+        this.#engine.addVectors(
+          this.#buffers[target]!.subarray(begin, end),
+          this.#buffers[source]!.subarray(begin, end),
+        );
       }
       const bucketIndex = bucketOf[index]!;
       missing[bucketIndex]!--;
@@ -247,7 +262,10 @@ export class LaneTrainer {
         addScalar(parameterFloats, lossSum);
         for (const { target, source } of laneStep.merges) {
           const begin = parameterFloats;
-          this.#engine.addVectors(this.#buffers[target]!.subarray(begin, totalFloats), this.#buffers[source]!.subarray(begin, totalFloats));
+          this.#engine.addVectors(
+            this.#buffers[target]!.subarray(begin, totalFloats),
+            this.#buffers[source]!.subarray(begin, totalFloats),
+          );
         }
         const { offset } = slots[this.#logitScaleIndex]!;
         addScalar(offset, dLogitScaleSum);
@@ -279,7 +297,9 @@ export class LaneTrainer {
     const gradNorm = Math.sqrt(this.#engine.sumOfSquares(gradient)) / globalBatch;
     const finite = Number.isFinite(loss) && Number.isFinite(gradNorm);
     if (!finite && nonFinite === 'stop') {
-      throw new CoveyError('NON_FINITE', `Cannot apply the step: loss is ${loss}, gradient norm is ${gradNorm}`, { fields: { loss, gradNorm } });
+      throw new CoveyError('NON_FINITE', `Cannot apply the step: loss is ${loss}, gradient norm is ${gradNorm}`, {
+        fields: { loss, gradNorm },
+      });
     }
     if (finite) {
       const clip = gradClipNorm === undefined ? 1 : Math.min(1, gradClipNorm / (gradNorm + 1e-6));
@@ -319,7 +339,10 @@ export class LaneTrainer {
     this.layout.slots.forEach(({ offset, length }, index) => {
       this.#engine.readInto(this.#variables[index]!, view.weights.subarray(offset, offset + length));
       this.#engine.readInto(this.#optimizer.firstMoments[index]!, view.firstMoments.subarray(offset, offset + length));
-      this.#engine.readInto(this.#optimizer.secondMoments[index]!, view.secondMoments.subarray(offset, offset + length));
+      this.#engine.readInto(
+        this.#optimizer.secondMoments[index]!,
+        view.secondMoments.subarray(offset, offset + length),
+      );
     });
     view.writeHeader({ step, optimizerStep: this.#optimizer.stepCount, skippedSteps: this.#skippedSteps });
   }
@@ -330,7 +353,10 @@ export class LaneTrainer {
     this.layout.slots.forEach(({ offset, length }, index) => {
       this.#engine.writeFrom(this.#variables[index]!, view.weights.subarray(offset, offset + length));
       this.#engine.writeFrom(this.#optimizer.firstMoments[index]!, view.firstMoments.subarray(offset, offset + length));
-      this.#engine.writeFrom(this.#optimizer.secondMoments[index]!, view.secondMoments.subarray(offset, offset + length));
+      this.#engine.writeFrom(
+        this.#optimizer.secondMoments[index]!,
+        view.secondMoments.subarray(offset, offset + length),
+      );
     });
     this.#optimizer.stepCount = header.optimizerStep;
     this.#skippedSteps = header.skippedSteps;

@@ -1,7 +1,7 @@
-import { type FileHandle, mkdir, open } from 'node:fs/promises';
+import { closeSync, mkdirSync, openSync, writeSync } from 'node:fs';
 import path from 'node:path';
 
-/** One lane of one applied step, as this worker consumed it. */
+/** One lane of a step, as this worker is about to compute it. */
 export interface ConsumedLane {
   readonly lane: number;
   readonly epoch: number;
@@ -9,31 +9,26 @@ export interface ConsumedLane {
 }
 
 /**
- * Appends every consumed sample as JSON lines `{step, generation, lane, epoch, samples}`: the evidence that nothing was lost or
- * doubled. A line is written only after its step was applied here. One file per process start; closed by `close`.
+ * Appends the samples of every lane as JSON lines `{step, generation, lane, epoch, samples}`: the evidence that nothing was lost or
+ * doubled. A line is written before its lane is computed, in one write that survives a kill of this process; it counts where the
+ * step was committed in that generation, for a step commits only with all its lanes. Closed by `close`.
  */
 export class SampleLog {
-  readonly #file: FileHandle;
-  #tail: Promise<unknown> = Promise.resolve();
+  readonly #file: number;
 
-  private constructor(file: FileHandle) {
-    this.#file = file;
-  }
-
-  static async open(file: string): Promise<SampleLog> {
-    await mkdir(path.dirname(file), { recursive: true });
-    return new SampleLog(await open(file, 'a'));
+  constructor(file: string) {
+    mkdirSync(path.dirname(file), { recursive: true });
+    this.#file = openSync(file, 'a');
   }
 
   append(step: number, generation: number, lanes: readonly ConsumedLane[]): void {
-    const text = lanes
-      .map(({ lane, epoch, sampleIds }) => `${JSON.stringify({ step, generation, lane, epoch, samples: sampleIds })}\n`)
-      .join('');
-    // One write at a time, so that lines never interleave.
-    this.#tail = this.#tail.then(() => this.#file.appendFile(text));
+    const lines = lanes.map(({ lane, epoch, sampleIds }) =>
+      JSON.stringify({ step, generation, lane, epoch, samples: sampleIds }),
+    );
+    writeSync(this.#file, lines.map((line) => `${line}\n`).join(''));
   }
 
-  async close(): Promise<void> {
-    await this.#tail.finally(() => this.#file.close());
+  close(): void {
+    closeSync(this.#file);
   }
 }

@@ -63,7 +63,13 @@ export async function runSteps(options: StepLoopOptions, modules: StepLoopModule
       while (queue.length < STEPS_QUEUED_MAX && next < options.totalSteps && !signal.aborted) {
         const began = performance.now();
         const loaded = await modules.load(next, signal);
-        const reply = compute.request({ kind: 'step', epoch, generation: options.generation, step: next, lanes: loaded.lanes });
+        const reply = compute.request({
+          kind: 'step',
+          epoch,
+          generation: options.generation,
+          step: next,
+          lanes: loaded.lanes,
+        });
         // Handled when its turn comes; until then a rejection must not count as unhandled.
         reply.catch(() => undefined);
         queue.push({ loaded, reply, dataSeconds: (performance.now() - began) / 1000 });

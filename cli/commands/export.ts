@@ -1,0 +1,82 @@
+import type { Command } from 'commander';
+import { Option } from 'commander';
+import type { RunConfig } from '../../common/config/run-config.ts';
+import { CoveyError } from '../../common/errors.ts';
+import { exportHf } from '../../models/formats/hugging-face.ts';
+import { type ExportedModel, exportOpenClip } from '../../models/formats/open-clip.ts';
+import { resolveModelConfig } from '../../models/model-config.ts';
+import { readWeights } from '../../worker/checkpoint/read-checkpoint.ts';
+import { openTokenizer } from '../../worker/data/open-tokenizer.ts';
+import type { CommandContext } from '../context.ts';
+import { EXIT } from '../exit-codes.ts';
+import { storeOpener } from '../open-store.ts';
+import { collected, wholeNumber } from '../option-values.ts';
+import { runCommand } from '../run-command.ts';
+import { findCheckpoint, type StoredRunOptions, withStoredRun } from '../stored-run.ts';
+
+interface ExportOptions extends StoredRunOptions {
+  readonly format: readonly string[];
+  readonly out: string;
+  readonly step?: number;
+}
+
+const WRITERS: Readonly<Record<string, (folder: string, model: ExportedModel) => Promise<string[]>>> = {
+  hf: exportHf,
+  open_clip: exportOpenClip,
+};
+
+export function addExportCommand(program: Command): void {
+  program
+    .command('export')
+    .description('write a checkpoint as files that transformers or open_clip load')
+    .argument('<run>', 'name of the run')
+    .requiredOption('-o, --out <folder>', 'folder to write; with several formats one folder below it for each')
+    .addOption(
+      new Option('--format <names>', 'hf, open_clip, or both with a comma')
+        .argParser(collected)
+        .default(undefined, 'open_clip'),
+    )
+    .option('--step <n>', 'checkpoint of this step (default: the newest that verifies)', wholeNumber(0))
+    .option('--store <url>', 'read this store directly, without a coordinator')
+    .action(
+      runCommand<ExportOptions>((context, [name = ''], options) =>
+        withStoredRun(context, name, options, async (run) => {
+          const formats = options.format ?? ['open_clip'];
+          checkFormats(formats);
+          const manifest = await findCheckpoint(run, options.step, context.signal);
+          const stored = await readWeights(run.store, manifest, context.signal);
+          const weights = new Map([...stored].map(([key, tensor]) => [key, tensor.values]));
+          const model = { ...(await describeModel(run.config, context)), weights };
+          const files: string[] = [];
+          for (const format of formats) {
+            const folder = formats.length > 1 ? `${options.out}/${format}` : options.out;
+            files.push(...(await WRITERS[format]!(folder, model)));
+          }
+          context.output.result({ run: name, step: manifest.step, formats, files }, files.join('\n'));
+          return EXIT.ok;
+        }),
+      ),
+    );
+}
+
+function checkFormats(formats: readonly string[]): void {
+  const unknown = formats.filter((format) => !Object.hasOwn(WRITERS, format));
+  if (unknown.length > 0) {
+    throw new CoveyError(
+      'INVALID_ARGUMENT',
+      `Cannot export: unknown format ${unknown.join(', ')}; there are ${Object.keys(WRITERS).join(', ')}`,
+    );
+  }
+}
+
+async function describeModel(config: RunConfig, context: CommandContext): Promise<Omit<ExportedModel, 'weights'>> {
+  const model = resolveModelConfig(config.model);
+  const { mean, std, tokenizer: source } = config.data;
+  const tokenizer = await openTokenizer(
+    source,
+    model.text.contextLength,
+    async (url) => storeOpener(context)(url),
+    context.signal,
+  );
+  return { config: model, preprocess: { mean, std }, tokenizer };
+}

@@ -1,0 +1,174 @@
+import path from 'node:path';
+import type { Command } from 'commander';
+import type { RunConfig } from '../../common/config/run-config.ts';
+import { CoveyError } from '../../common/errors.ts';
+import { parameterShapes } from '../../models/clip/parameter-shapes.ts';
+import { resolveModelConfig } from '../../models/model-config.ts';
+import type { Run } from '../../proto/gen/covey/v1/Run.ts';
+import type { RunClient } from '../../proto/run-client.ts';
+import { openDataset, splitManifestUrl } from '../../worker/data/dataset.ts';
+import { startLocalCluster } from '../cluster/local-cluster.ts';
+import type { CommandContext } from '../context.ts';
+import { EXIT, type ExitCode } from '../exit-codes.ts';
+import { endText, followRun } from '../follow-run.ts';
+import { withStore } from '../open-store.ts';
+import { wholeNumber } from '../option-values.ts';
+import { exitCodeOfState, runCommand } from '../run-command.ts';
+import { withRunClient } from '../run-connection.ts';
+import { runAsJson, stateName } from '../run-view.ts';
+import { readConfig, SET_OPTION } from './config.ts';
+
+interface LaunchOptions {
+  readonly dryRun?: boolean;
+  readonly detach?: boolean;
+  readonly set?: readonly string[];
+  readonly local?: number;
+  readonly resume?: boolean;
+}
+
+/** How long a stop may take when a local cluster is interrupted: the checkpoint included. */
+const LOCAL_STOP_MS = 60_000;
+
+export function addLaunchCommand(program: Command): void {
+  program
+    .command('launch')
+    .description('submit a run and follow it; Ctrl-C only stops following')
+    .argument('<file>', 'run.yaml')
+    .option('--dry-run', 'check config, data and store, say what would run, submit nothing')
+    .option('-d, --detach', 'return once the run is submitted')
+    .option(...SET_OPTION)
+    .option('--resume', 'if the run exists and was stopped or failed, continue it')
+    .option(
+      '--local <workers>',
+      'start a cluster of this many workers for this run only; Ctrl-C then checkpoints and stops it',
+      wholeNumber(1, 256),
+    )
+    .action(
+      runCommand<LaunchOptions>(async (context, [file = ''], options) => {
+        const { config } = await readConfig(context, file, options.set);
+        if (options.dryRun) return dryRun(context, config);
+        if (options.local !== undefined) return launchLocally(context, config, options.local, options.resume ?? false);
+        return launch(context, config, { detach: options.detach ?? false, resume: options.resume ?? false });
+      }),
+    );
+}
+
+interface SubmitOptions {
+  readonly detach: boolean;
+  readonly resume: boolean;
+}
+
+async function launch(
+  context: CommandContext,
+  config: RunConfig,
+  { detach, resume }: SubmitOptions,
+): Promise<ExitCode> {
+  const { output } = context;
+  return withRunClient(context, async (client) => {
+    const run = await submit(client, config, resume, context);
+    output.message(`run ${run.run} submitted to ${context.coordinator}`);
+    if (detach) {
+      output.result(
+        runAsJson(run),
+        `run ${run.run} is ${stateName(run.state)}; follow it with \`covey status ${run.run} -w\``,
+      );
+      return EXIT.ok;
+    }
+    try {
+      const ended = await followRun(client, run.run, context, { afterStep: run.step, jsonLines: true });
+      output.line({ type: 'end', ...runAsJson(ended) }, endText(ended));
+      return exitCodeOfState(stateName(ended.state));
+    } catch (thrown) {
+      if (!CoveyError.is(thrown, 'CANCELLED')) throw thrown;
+      output.message(
+        `no longer following; the run goes on. Follow it again with \`covey status ${run.run} -w\`, end it with \`covey stop ${run.run}\`.`,
+      );
+      return EXIT.interrupted;
+    }
+  });
+}
+
+/** Submits the run; the same config again finds it as it is, and a stopped one continues only where that was asked for. */
+async function submit(client: RunClient, config: RunConfig, resume: boolean, { signal }: CommandContext): Promise<Run> {
+  const run = await client.submitRun(JSON.stringify(config), { signal });
+  const state = stateName(run.state);
+  if (!['stopped', 'failed'].includes(state)) return run;
+  if (resume) return client.resumeRun(run.run, { signal });
+  throw new CoveyError(
+    'ALREADY_EXISTS',
+    `Cannot launch ${run.run}: it exists and is ${state} at step ${run.step}; add --resume to continue it`,
+  );
+}
+
+/** A cluster for one run. It cannot outlive this command, so an interrupt checkpoints and stops the run first. */
+async function launchLocally(
+  context: CommandContext,
+  config: RunConfig,
+  workers: number,
+  resume: boolean,
+): Promise<ExitCode> {
+  const clusterEnd = new AbortController();
+  const cluster = await startLocalCluster(
+    { workers, store: config.store, port: 0, httpPort: 0, logFolder: path.resolve('.covey/logs') },
+    { ...context, signal: clusterEnd.signal },
+  );
+  const local: CommandContext = { ...context, coordinator: cluster.coordinatorAddress };
+  context.output.message(
+    `local cluster: ${workers} workers, coordinator ${cluster.coordinatorAddress}, metrics ${cluster.httpUrl}/metrics`,
+  );
+  try {
+    const code = await launch(local, config, { detach: false, resume });
+    if (code === EXIT.interrupted) await stopRun(local, config.run);
+    return code;
+  } finally {
+    await cluster.close();
+    clusterEnd.abort();
+  }
+}
+
+async function stopRun(context: CommandContext, run: string): Promise<void> {
+  const signal = AbortSignal.timeout(LOCAL_STOP_MS);
+  const patient = { ...context, signal };
+  context.output.message('checkpointing and stopping the run, because its cluster ends with this command …');
+  await withRunClient(patient, async (client) => {
+    await client.stopRun(run, { signal });
+    const stopped = await followRun(client, run, patient);
+    context.output.message(`${endText(stopped)}; continue it with the same command and --resume`);
+  });
+}
+
+async function dryRun(context: CommandContext, config: RunConfig): Promise<ExitCode> {
+  const model = resolveModelConfig(config.model);
+  const parameters = parameterShapes(model).reduce(
+    (sum, { shape }) => sum + shape.reduce((product, side) => product * side, 1),
+    0,
+  );
+  const { storeUrl, key } = splitManifestUrl(config.data.manifest);
+  return withStore(context, storeUrl, async (store) => {
+    const dataset = await openDataset(store, key, { signal: context.signal });
+    const { globalBatch, steps, lanes } = config.train;
+    const epochs = (steps * globalBatch) / dataset.sampleCount;
+    const plan = {
+      run: config.run,
+      parameters,
+      samples: dataset.sampleCount,
+      shards: dataset.shards.length,
+      steps,
+      globalBatch,
+      lanes,
+      laneBatch: globalBatch / lanes,
+      epochs,
+      store: config.store,
+      datasetSha256: dataset.sha256,
+    };
+    const text = [
+      `run ${config.run}: ${(parameters / 1e6).toFixed(1)} M parameters, ${config.train.precision}`,
+      `data: ${dataset.sampleCount} samples in ${dataset.shards.length} shards (sha256 ${dataset.sha256.slice(0, 12)})`,
+      `${steps} steps of ${globalBatch} samples = ${epochs.toFixed(1)} epochs, in ${lanes} lanes of ${globalBatch / lanes}: up to ${lanes} workers`,
+      `checkpoints every ${config.checkpoint.everySteps} steps in ${config.store}`,
+      'nothing was submitted',
+    ].join('\n');
+    context.output.result(plan, text);
+    return EXIT.ok;
+  });
+}

@@ -1,0 +1,25 @@
+import { InvalidArgumentError } from 'commander';
+
+/** Parser of an option that takes a whole number from `min` to `max`. */
+export function wholeNumber(min: number, max = Number.MAX_SAFE_INTEGER): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (/^\d+$/.test(text) && value >= min && value <= max) return value;
+    throw new InvalidArgumentError(
+      `must be a whole number from ${min}${max === Number.MAX_SAFE_INTEGER ? ' up' : ` to ${max}`}.`,
+    );
+  };
+}
+
+/** A TCP port; 0 lets the system choose. */
+export const portNumber = wholeNumber(0, 65_535);
+
+/** Parser of an option that may be given several times, or once with commas. */
+export function collected(text: string, before: readonly string[] = []): string[] {
+  return [...before, ...text.split(',').filter((part) => part !== '')];
+}
+
+/** As `collected`, but commas belong to the value: for `--set a.b=[1,2]`. */
+export function repeated(text: string, before: readonly string[] = []): string[] {
+  return [...before, text];
+}
