@@ -125,7 +125,12 @@ const trainSchema = z.strictObject({
   globalBatch: positiveInt,
   lanes: positiveInt.describe('Fixed micro-batches of a step; the largest number of workers. Must divide globalBatch'),
   precision: z.enum(['fp32', 'bf16']).default('fp32'),
-  deterministic: z.boolean().default(true),
+  deterministic: z
+    .boolean()
+    .default(true)
+    .describe(
+      'false allows order-free reductions where they are faster; the CPU engine has none, so there both give the same bits',
+    ),
   nonFinite: z
     .enum(['skip', 'stop'])
     .default('skip')
