@@ -124,7 +124,9 @@ export class Session {
         await this.#heal(assignment, signal);
         return false;
       case 'RUN':
-        this.#startStepping(assignment, signal);
+        // One that joined after this generation was formed holds no lanes of it: it waits for the next.
+        if (assignment.members.some((member) => member.memberId === this.#memberId))
+          this.#startStepping(assignment, signal);
         return false;
       case 'CHECKPOINT_AND_LEAVE':
         await this.#quiesce(assignment);

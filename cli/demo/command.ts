@@ -81,7 +81,7 @@ function requireNatsServer(): void {
 function summaryText(summary: DemoSummary): string {
   const percent = (share: number) => `${(100 * share).toFixed(1)} %`;
   const lines = [
-    `zero-shot on ${summary.heldOut}, ${summary.classes} names: ${percent(summary.zeroShotTop1)} at the first guess, ${percent(summary.zeroShotTop5)} among five (chance ${percent(1 / summary.classes)})`,
+    `zero-shot on ${summary.heldOut}, ${summary.classes} names: ${percent(summary.zeroShotTop1)} at the first guess, ${percent(summary.zeroShotTop5)} among five (chance ${(100 / summary.classes).toFixed(2)} %)`,
     `trained ${formatDuration(summary.trainSeconds)}: ${summary.steps} steps of ${summary.globalBatch}, ${summary.samplesPerSecond.toFixed(0)} images/s, final loss ${summary.finalLoss.toFixed(3)}`,
   ];
   if (summary.killed > 0) {

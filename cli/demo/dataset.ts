@@ -10,6 +10,7 @@ import type { Logger } from '../../common/log.ts';
 import { openObjectStore } from '../../common/objectstore/open.ts';
 import { trainBpe } from '../../models/tokenizer/bpe-trainer.ts';
 import { loadTokenizer } from '../../models/tokenizer/tokenizer.ts';
+import { datasetManifestSchema, encodeJson } from '../../worker/data/manifest.ts';
 import { type IconSample, iconSetCredit, iconSetSamples } from '../../worker/data/pack/icon-source.ts';
 import { pack } from '../../worker/data/pack/pack.ts';
 import { DEMO_MODEL, ICON_SETS, RENDER_SIDE, VOCABULARY_MAX } from './recipe.ts';
@@ -19,6 +20,8 @@ export interface DemoDataset {
   /** URLs of the manifests. */
   readonly trainManifest: string;
   readonly testManifest: string;
+  /** The first shard of the training data alone: after a few steps all of it is decoded, and the pace is that of a long run. */
+  readonly paceManifest: string;
   readonly tokenizer: string;
   readonly vocabSize: number;
   readonly trainSamples: number;
@@ -43,10 +46,11 @@ export interface DemoDatasetModules {
 }
 
 /** Raise when the rendering, the captions or the choice of drawings change. */
-const RECIPE_VERSION = 1;
+const RECIPE_VERSION = 2;
 /** Shards, checkpoints and logs of one demo, with room to spare. */
 const BYTES_NEEDED = 300 * 2 ** 20;
-const SAMPLES_PER_SHARD = 1024;
+/** Small shards, so that one alone can serve to measure the pace. */
+export const SAMPLES_PER_SHARD = 512;
 
 const cachedSchema = z.object({
   trainSamples: z.int(),
@@ -84,6 +88,7 @@ export async function prepareDataset(options: DemoDatasetOptions, modules: DemoD
     ...facts,
     trainManifest: url('train', 'manifest.json'),
     testManifest: url('test', 'manifest.json'),
+    paceManifest: url('train', 'pace.json'),
     tokenizer: url('train', 'tokenizer.json'),
     fromCache: found !== undefined,
   };
@@ -119,6 +124,7 @@ async function packAll(
     (done) => modules.onProgress(done, total),
   );
   await packPart('test', [heldOut], (done) => modules.onProgress(train.length + done, total));
+  await writePaceManifest(path.join(folder, 'train'));
   const tokenizerJson = trainBpe(
     train.map((sample) => sample.caption),
     { vocabSize: VOCABULARY_MAX },
@@ -156,6 +162,13 @@ async function packAll(
       await store.close();
     }
   }
+}
+
+async function writePaceManifest(folder: string): Promise<void> {
+  const manifest = datasetManifestSchema.parse(JSON.parse(await readFile(path.join(folder, 'manifest.json'), 'utf8')));
+  const first = manifest.shards[0]!;
+  const pace = { ...manifest, name: 'emoji-pace', shards: [first], sampleCount: first.samples };
+  await writeFile(path.join(folder, 'pace.json'), encodeJson(pace));
 }
 
 const idOf = (sample: IconSample) => `${sample.set}:${sample.name}`;

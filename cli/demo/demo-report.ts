@@ -36,7 +36,7 @@ export function demoReport(inputs: DemoReportInputs): ReportData {
       {
         label: 'right at the first guess',
         value: percent(summary.zeroShotTop1),
-        note: `of ${summary.classes} names; chance ${percent(1 / summary.classes)}`,
+        note: `of ${summary.classes} names; chance ${(100 / summary.classes).toFixed(2)} %`,
       },
       { label: 'among the first five', value: percent(summary.zeroShotTop5) },
       {

@@ -75,14 +75,16 @@ export function demoRunConfig(options: DemoRunOptions): RunConfig {
       augment: {
         scale: [1, 1],
         ratio: [1, 1],
-        shift: 0.06,
-        zoom: [0.85, 1.1],
-        rotateDegrees: 8,
-        colorJitter: 0.3,
-        hueJitter: 0.03,
-        grayscale: 0.1,
+        shift: 0.08,
+        zoom: [0.8, 1.15],
+        rotateDegrees: 12,
+        colorJitter: 0.4,
+        hueJitter: 0.05,
+        grayscale: 0.15,
       },
       decoded: { side: RENDER_SIDE },
+      // All shards: any drawing may meet any other in a batch.
+      shuffleBlockShards: 64,
     },
     train: {
       steps: options.steps,
