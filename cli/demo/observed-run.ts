@@ -40,12 +40,15 @@ export interface ObservedKill {
 export class ObservedRun {
   readonly #steps = new Map<number, ObservedStep>();
   readonly #events: ObservedEvent[] = [];
+  /** Generation → members that hold lanes in it. */
+  readonly #membersOf = new Map<number, number>();
   #lastStep = 0;
   kill: ObservedKill | undefined;
 
   /** Takes note of a response; returns the step in it, if there is one. */
   observe(response: WatchRunResponse): ObservedStep | undefined {
     const { event, step } = response;
+    if (event) this.#noteMembers(event.fields);
     if (event) this.#events.push({ timeSeconds: event.timeSeconds, kind: event.kind, message: event.message });
     if (!step) return undefined;
     const known = this.#steps.get(step.step);
@@ -103,8 +106,19 @@ export class ObservedRun {
   get replacedSeconds(): number | undefined {
     const { kill } = this;
     const recovered = this.firstStepAfterKill;
-    const full = kill && recovered && this.steps.find((step) => step.generation > recovered.generation);
+    if (!kill || !recovered) return undefined;
+    const alone = this.#membersOf.get(recovered.generation) ?? 0;
+    // A later generation may also be the survivors' alone.
+    const full = this.steps.find(
+      (step) => step.step >= recovered.step && (this.#membersOf.get(step.generation) ?? 0) > alone,
+    );
     return full && full.timeSeconds - kill.atSeconds;
+  }
+
+  #noteMembers(fields: Readonly<Record<string, string>>): void {
+    const generation = Number(fields['generation']);
+    const members = Number(fields['members']);
+    if (generation > 0 && members > 0) this.#membersOf.set(generation, members);
   }
 }
 

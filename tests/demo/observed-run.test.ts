@@ -21,6 +21,19 @@ function record(step: number, generation: number, timeSeconds: number, loss = 3)
   };
 }
 
+const generation = (run: ObservedRun, number: number, members: number) =>
+  run.observe({
+    run: null,
+    step: null,
+    event: {
+      sequence: number,
+      timeSeconds: 0,
+      kind: 'generation',
+      message: '',
+      fields: { generation: String(number), members: String(members) },
+    },
+  });
+
 const observe = (run: ObservedRun, one: StepRecord) => run.observe({ run: null, event: null, step: one });
 
 describe('ObservedRun', () => {
@@ -30,8 +43,14 @@ describe('ObservedRun', () => {
     run.kill = { atSeconds: 103.2, pid: 1, step: 3, generation: 1 };
     // In flight when the worker died: committed by what was left of its generation, so it says nothing about recovery.
     observe(run, record(4, 1, 103.3));
+    generation(run, 2, 1);
     observe(run, record(5, 2, 106.2));
-    observe(run, record(6, 3, 111.2));
+    // The survivor alone again: nobody has been replaced yet.
+    generation(run, 3, 1);
+    observe(run, record(6, 3, 108.2));
+    expect(run.replacedSeconds).toBeUndefined();
+    generation(run, 4, 2);
+    observe(run, record(7, 4, 111.2));
     expect(run.recoverySeconds).toBeCloseTo(3);
     expect(run.replacedSeconds).toBeCloseTo(8);
     expect(run.firstStepAfterKill?.step).toBe(5);

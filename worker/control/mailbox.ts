@@ -15,8 +15,12 @@ export class Mailbox<T> {
     while (this.#value === undefined) {
       if (signal.aborted) throw CoveyError.from(signal.reason, 'CANCELLED');
       await new Promise<void>((resolve) => {
-        this.#wake = resolve;
-        signal.addEventListener('abort', () => resolve(), { once: true });
+        const wake = (): void => {
+          signal.removeEventListener('abort', wake);
+          resolve();
+        };
+        this.#wake = wake;
+        signal.addEventListener('abort', wake, { once: true });
       });
       this.#wake = undefined;
     }
