@@ -110,6 +110,20 @@ describe('a run', () => {
     }
   });
 
+  // Any real S3 server: COVEY_TEST_S3_ENDPOINT, the bucket in COVEY_TEST_S3_BUCKET, keys in COVEY_S3_*.
+  const external = process.env['COVEY_TEST_S3_ENDPOINT'];
+  it.skipIf(!external)('has the same losses, weights and samples over a real S3 server', async () => {
+    const env = { ...(process.env as Record<string, string>), COVEY_S3_ENDPOINT: external! };
+    const root = `s3://${process.env['COVEY_TEST_S3_BUCKET'] ?? 'covey'}/e2e-${Date.now()}`;
+    const store = openObjectStore(`${root}/data`, { env });
+    try {
+      const dataset = await copyDataset(data, store);
+      expectSameHistory(await train(2, undefined, { storeUrl: `${root}/runs`, env, dataset }));
+    } finally {
+      await store.close();
+    }
+  });
+
   it('has the same losses, weights and samples when one of 2 workers is killed at step 25 and replaced', async () => {
     let killed = false;
     const outcome = await train(2, (cluster, step) => {
