@@ -4,6 +4,7 @@ import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 import sharp from 'sharp';
 import { startLocalCluster } from '../cli/cluster/local-cluster.ts';
+import { DEMO_MODEL } from '../cli/demo/recipe.ts';
 import { systemClock } from '../common/clock.ts';
 import type { ModelConfig } from '../common/config/run-config.ts';
 import { silentLogger } from '../common/log.ts';
@@ -12,6 +13,7 @@ import { RandomStream } from '../common/random.ts';
 import { loadEngine } from '../engine/index.ts';
 import { ClipModel } from '../models/clip/clip-model.ts';
 import { resolveModelConfig } from '../models/model-config.ts';
+import { trainBpe } from '../models/tokenizer/bpe-trainer.ts';
 import type { StepRecord } from '../proto/gen/covey/v1/StepRecord.ts';
 import { RunClient } from '../proto/run-client.ts';
 import { pack } from '../worker/data/pack/pack.ts';
@@ -29,15 +31,23 @@ const LANES = 4;
  */
 export async function run({ quick }: BenchOptions): Promise<BenchRow[]> {
   const rows: BenchRow[] = [];
-  for (const threads of [1, 2])
-    for (const precision of ['bf16', 'fp32'] as const) rows.push(await againstTorch(threads, precision, quick));
+  for (const threads of [1, 2]) {
+    rows.push(await againstTorch('demo', DEMO_MODEL, threads, 'bf16', quick));
+    rows.push(await againstTorch('demo', DEMO_MODEL, threads, 'fp32', quick));
+    rows.push(await againstTorch('tiny', resolveModelConfig('tiny'), threads, 'bf16', quick));
+  }
   rows.push(await twoWorkers(quick));
   return rows;
 }
 
-async function againstTorch(threads: number, precision: 'fp32' | 'bf16', quick: boolean): Promise<BenchRow> {
-  const model = resolveModelConfig('tiny');
-  const name = `step, tiny, batch ${GLOBAL_BATCH}, ${precision}, ${threads} thread${threads > 1 ? 's' : ''}`;
+async function againstTorch(
+  label: string,
+  model: ModelConfig,
+  threads: number,
+  precision: 'fp32' | 'bf16',
+  quick: boolean,
+): Promise<BenchRow> {
+  const name = `step, ${label}, batch ${GLOBAL_BATCH}, ${precision}, ${threads} thread${threads > 1 ? 's' : ''}`;
   const peer = await startTorchPeer('step.py', { threads, precision, batch: GLOBAL_BATCH, model });
   const ours = await newTrainer(model, threads, precision);
   const rounds = quick ? 2 : 5;
@@ -106,8 +116,9 @@ function syntheticLanes(model: ModelConfig): LaneInput[] {
     const tokens = new Int32Array(batch * contextLength);
     for (let row = 0; row < batch; row++) {
       tokens[row * contextLength] = vocabSize - 2;
-      for (let i = 1; i < 5; i++) tokens[row * contextLength + i] = 1 + random.integer(vocabSize - 4);
-      tokens[row * contextLength + 5] = vocabSize - 1;
+      // Full length, so that cutting a lane to its longest caption saves nothing here.
+      for (let i = 1; i < contextLength - 1; i++) tokens[row * contextLength + i] = 1 + random.integer(vocabSize - 4);
+      tokens[(row + 1) * contextLength - 1] = vocabSize - 1;
     }
     return { lane, tokens, pixels: new Uint8Array(batch * imageSize * imageSize * 3).map(() => random.integer(256)) };
   });
@@ -165,6 +176,8 @@ async function syntheticDataset(folder: string): Promise<string> {
     { name: 'noise', source: { kind: 'folder', path: pictures }, destination: store },
     { logger: silentLogger },
   );
+  const captions = Array.from({ length: 600 }, (_, i) => `picture number ${i}`);
+  await store.put('tokenizer.json', Buffer.from(trainBpe(captions, { vocabSize: DEMO_MODEL.text.vocabSize })));
   await store.close();
   return `${url}/manifest.json`;
 }
@@ -174,8 +187,8 @@ async function trainOn(address: string, store: string, manifest: string, steps: 
   const config = {
     run: 'bench',
     store,
-    model: { preset: 'tiny', text: { vocabSize: 49408 } },
-    data: { manifest, decoded: { side: 64 } },
+    model: DEMO_MODEL,
+    data: { manifest, tokenizer: manifest.replace('manifest.json', 'tokenizer.json'), decoded: { side: 64 } },
     train: { steps, globalBatch: GLOBAL_BATCH, lanes: LANES, precision: 'bf16' },
     workers: { min: 2, expected: 2 },
   };

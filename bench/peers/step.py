@@ -16,11 +16,18 @@ torch.set_num_threads(settings["threads"])
 torch.manual_seed(0)
 
 
+class LayerNorm(nn.LayerNorm):
+    """torch 1.13 refuses bf16 input with fp32 weights, also under autocast."""
+
+    def forward(self, x):
+        return F.layer_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+
+
 class Block(nn.Module):
     def __init__(self, width, heads, mask):
         super().__init__()
         self.heads, self.mask = heads, mask
-        self.ln_1, self.ln_2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.ln_1, self.ln_2 = LayerNorm(width), LayerNorm(width)
         self.in_proj, self.out_proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.c_fc, self.c_proj = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
@@ -33,7 +40,7 @@ class Block(nn.Module):
         else:
             s = q @ k.transpose(-2, -1) / math.sqrt(w // self.heads)
             if self.mask is not None:
-                s = s + self.mask
+                s = s + self.mask.to(s.dtype)
             o = s.softmax(-1) @ v
         x = x + self.out_proj(o.transpose(1, 2).reshape(b, t, w))
         return x + self.c_proj(F.gelu(self.c_fc(self.ln_2(x))))
@@ -47,14 +54,14 @@ class Clip(nn.Module):
         self.conv1 = nn.Conv2d(3, v["width"], v["patchSize"], v["patchSize"], bias=False)
         self.cls = nn.Parameter(torch.randn(v["width"]) * v["width"] ** -0.5)
         self.pos = nn.Parameter(torch.randn(tokens, v["width"]) * v["width"] ** -0.5)
-        self.ln_pre, self.ln_post = nn.LayerNorm(v["width"]), nn.LayerNorm(v["width"])
+        self.ln_pre, self.ln_post = LayerNorm(v["width"]), LayerNorm(v["width"])
         self.image = nn.ModuleList(Block(v["width"], v["width"] // v["headWidth"], None) for _ in range(v["layers"]))
         self.proj = nn.Parameter(torch.randn(v["width"], c["embedDim"]) * v["width"] ** -0.5)
         self.token = nn.Embedding(t["vocabSize"], t["width"])
         self.tpos = nn.Parameter(torch.randn(t["contextLength"], t["width"]) * 0.01)
         mask = torch.full((t["contextLength"], t["contextLength"]), float("-inf")).triu_(1)
         self.text = nn.ModuleList(Block(t["width"], t["heads"], mask) for _ in range(t["layers"]))
-        self.ln_final = nn.LayerNorm(t["width"])
+        self.ln_final = LayerNorm(t["width"])
         self.text_projection = nn.Parameter(torch.randn(t["width"], c["embedDim"]) * t["width"] ** -0.5)
         self.scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
@@ -65,7 +72,7 @@ class Clip(nn.Module):
         for block in self.image:
             x = block(x)
         image = F.normalize((self.ln_post(x[:, 0]) @ self.proj).float(), dim=-1)
-        y = self.token(ids) + self.tpos
+        y = (self.token(ids) + self.tpos).to(x.dtype)
         for block in self.text:
             y = block(y)
         y = self.ln_final(y)[torch.arange(ids.shape[0]), ids.argmax(-1)]
@@ -80,7 +87,7 @@ optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.98), ep
 side, batch, text = settings["model"]["vision"]["imageSize"], settings["batch"], settings["model"]["text"]
 pixels = torch.randn(batch, 3, side, side)
 ids = torch.randint(1, text["vocabSize"] - 2, (batch, text["contextLength"]))
-ids[:, 5] = text["vocabSize"] - 1
+ids[:, -1] = text["vocabSize"] - 1
 
 
 def step():
