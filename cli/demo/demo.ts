@@ -38,8 +38,8 @@ export interface DemoOptions {
 }
 
 /** Steps of the calibration run, and how many of its first ones are not counted: they load libraries and decode. */
-const CALIBRATION_STEPS = 24;
-const CALIBRATION_SKIPPED = 8;
+const CALIBRATION_STEPS = 16;
+const CALIBRATION_SKIPPED = 6;
 /** What every worker's decoding of every picture once costs, and the last checkpoint, seconds: not in the measured pace. */
 const ONCE_SECONDS = 8;
 /** Share of the steps after which a worker is killed. */

@@ -55,6 +55,7 @@ export class TranscriptRunner {
           host: 'host',
           pid: 1,
           weight: Number(named['weight'] ?? 1),
+          loading: plain.includes('loading'),
         });
       case 'beat':
         return this.#feed(beat(member, plain[1] as MemberPhase, generation, named));
@@ -154,7 +155,7 @@ function beat(memberId: string, phase: MemberPhase, generation: number, named: R
   return {
     kind: 'heartbeat',
     memberId,
-    generation: phase === 'joined' && named['g'] === undefined ? 0 : generation,
+    generation: (phase === 'joined' || phase === 'loading') && named['g'] === undefined ? 0 : generation,
     phase,
     appliedStep: step ?? 0,
     hasWeights: step !== undefined,
