@@ -13,7 +13,7 @@ import { buildIdentity } from '../package-version.ts';
 import { runCommand } from '../run-command.ts';
 
 /** Between two attempts to find a run that wants workers. */
-const LOOK_AGAIN_MS = 1000;
+const LOOK_AGAIN_MS = 250;
 
 interface WorkerCommandOptions {
   readonly run: string;

@@ -38,8 +38,8 @@ export interface DemoOptions {
 }
 
 /** Steps of the calibration run, and how many of its first ones are not counted: they load libraries and decode. */
-const CALIBRATION_STEPS = 16;
-const CALIBRATION_SKIPPED = 6;
+const CALIBRATION_STEPS = 12;
+const CALIBRATION_SKIPPED = 5;
 /** What every worker's decoding of every picture once costs, and the last checkpoint, seconds: not in the measured pace. */
 const ONCE_SECONDS = 8;
 /** Share of the steps after which a worker is killed. */
