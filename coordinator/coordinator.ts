@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { Clock } from '../common/clock.ts';
+import { canonicalJson } from '../common/config/canonical-json.ts';
 import type { RunConfig } from '../common/config/run-config.ts';
 import { CoveyError } from '../common/errors.ts';
 import type { Logger } from '../common/log.ts';
@@ -9,7 +10,7 @@ import { newRun } from './core/run-state.ts';
 import { configKey, HeadStore, sha256Hex } from './head-store.ts';
 import type { CoordinatorMetrics } from './metrics.ts';
 import { RunDriver } from './run-driver.ts';
-import { canonicalJson, parseRunConfig, settingsOf } from './run-settings.ts';
+import { parseRunConfig, settingsOf } from './run-settings.ts';
 
 /** How often each run's core is told the time. */
 const TICK_MS = 50;

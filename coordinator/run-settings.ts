@@ -43,11 +43,3 @@ export function settingsOf(config: RunConfig): RunSettings {
     checkpointsKept: config.checkpoint.keepLast,
   };
 }
-
-/** JSON with sorted keys, so that the same config has the same hash however it was written. */
-export function canonicalJson(value: unknown): string {
-  return JSON.stringify(value, (_key, inner: unknown) => {
-    if (inner === null || typeof inner !== 'object' || Array.isArray(inner)) return inner;
-    return Object.fromEntries(Object.entries(inner).sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0)));
-  });
-}

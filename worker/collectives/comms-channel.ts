@@ -1,5 +1,6 @@
 import { MessageChannel, Worker } from 'node:worker_threads';
 import { builtModule } from '../../common/built-module.ts';
+import { errorOf } from '../../common/error-record.ts';
 import { CoveyError } from '../../common/errors.ts';
 import type { Logger, LogOptions } from '../../common/log.ts';
 import type { CollectiveStats } from './collective-stats.ts';
@@ -9,7 +10,6 @@ import {
   type CommsReplies,
   type CommsRequest,
   type CommsSetup,
-  errorOf,
   TICKET_COUNT,
   TICKET_LOST,
   TICKET_PENDING,

@@ -1,5 +1,5 @@
 import type { MessagePort } from 'node:worker_threads';
-import { CoveyError, type ErrorCode } from '../../common/errors.ts';
+import type { ErrorRecord } from '../../common/error-record.ts';
 import type { LogOptions } from '../../common/log.ts';
 import type { CollectiveStats } from './collective-stats.ts';
 import type { Group } from './collectives.ts';
@@ -64,20 +64,3 @@ export const TICKET_FAILED = 3;
 /** The comms thread died; there is no message. */
 export const TICKET_LOST = 4;
 export const TICKET_COUNT = 1024;
-
-/** A CoveyError on its way between threads. */
-export interface ErrorRecord {
-  readonly code: ErrorCode;
-  readonly message: string;
-  readonly fields: Readonly<Record<string, unknown>>;
-}
-
-export function errorRecord(thrown: unknown): ErrorRecord {
-  const { code, message, fields } = CoveyError.from(thrown);
-  // Fields may hold anything; only what survives JSON can cross.
-  return { code, message, fields: JSON.parse(JSON.stringify(fields)) as Record<string, unknown> };
-}
-
-export function errorOf(record: ErrorRecord): CoveyError {
-  return new CoveyError(record.code, record.message, { fields: record.fields });
-}

@@ -1,4 +1,5 @@
 import { parentPort, workerData } from 'node:worker_threads';
+import { errorRecord } from '../../common/error-record.ts';
 import { assert, CoveyError } from '../../common/errors.ts';
 import { createLogger } from '../../common/log.ts';
 import {
@@ -6,7 +7,6 @@ import {
   type CommsRequest,
   type CommsSetup,
   type ComputeCall,
-  errorRecord,
   TICKET_DONE,
   TICKET_FAILED,
 } from './comms-protocol.ts';

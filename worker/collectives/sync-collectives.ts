@@ -1,8 +1,8 @@
 import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
+import { errorOf } from '../../common/error-record.ts';
 import { assert, CoveyError } from '../../common/errors.ts';
 import {
   type ComputeCall,
-  errorOf,
   TICKET_DONE,
   TICKET_FAILED,
   TICKET_FREE,

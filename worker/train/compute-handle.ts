@@ -1,6 +1,7 @@
 import { Worker } from 'node:worker_threads';
 import { builtModule } from '../../common/built-module.ts';
-import { CoveyError, type ErrorCode } from '../../common/errors.ts';
+import { errorOf } from '../../common/error-record.ts';
+import { CoveyError } from '../../common/errors.ts';
 import type { ComputeAnswer, ComputeReplies, ComputeRequest, ComputeSetup } from './compute-protocol.ts';
 import { CONTROL_EPOCH, CONTROL_WORDS } from './compute-protocol.ts';
 
@@ -69,13 +70,7 @@ export class ComputeHandle {
     if (!pending) return;
     this.#pending.delete(answer.id);
     if (answer.ok) pending.resolve(answer.value);
-    else {
-      const error = new CoveyError(answer.error.code as ErrorCode, answer.error.message, {
-        fields: answer.error.fields,
-      });
-      if (answer.error.stack) error.stack = answer.error.stack;
-      pending.reject(error);
-    }
+    else pending.reject(errorOf(answer.error));
   }
 
   #die(error: CoveyError): void {

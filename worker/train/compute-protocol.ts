@@ -1,4 +1,5 @@
 import type { ModelConfig, RunConfig } from '../../common/config/run-config.ts';
+import type { ErrorRecord } from '../../common/error-record.ts';
 import type { ComputeEnd } from '../collectives/sync-collectives.ts';
 import type { StepResult } from './lane-trainer.ts';
 
@@ -67,12 +68,4 @@ export interface ComputeReplies {
 
 export type ComputeAnswer =
   | { readonly id: number; readonly ok: true; readonly value: unknown }
-  | { readonly id: number; readonly ok: false; readonly error: WireError };
-
-/** A CoveyError on its way between threads. */
-export interface WireError {
-  readonly code: string;
-  readonly message: string;
-  readonly fields: Readonly<Record<string, unknown>>;
-  readonly stack: string | undefined;
-}
+  | { readonly id: number; readonly ok: false; readonly error: ErrorRecord };

@@ -1,4 +1,5 @@
 import { parentPort, workerData } from 'node:worker_threads';
+import { errorRecord } from '../../common/error-record.ts';
 import { assert, CoveyError } from '../../common/errors.ts';
 import { type Engine, loadEngine } from '../../engine/index.ts';
 import { ClipModel } from '../../models/clip/clip-model.ts';
@@ -157,8 +158,7 @@ port.on('message', ({ id, request }: { id: number; request: ComputeRequest }) =>
   try {
     answer = { id, ok: true, value: thread.handle(request) };
   } catch (thrown) {
-    const { code, message, fields, stack } = CoveyError.from(thrown);
-    answer = { id, ok: false, error: { code, message, fields: { ...fields }, stack } };
+    answer = { id, ok: false, error: errorRecord(thrown) };
   }
   port.postMessage(answer);
   if (request.kind === 'close') port.close();
