@@ -6,19 +6,19 @@ import sharp from 'sharp';
 import { startLocalCluster } from '../cli/cluster/local-cluster.ts';
 import { DEMO_MODEL } from '../cli/demo/recipe.ts';
 import { systemClock } from '../common/clock.ts';
-import type { ModelConfig } from '../common/config/run-config.ts';
+import { type ModelConfig, type RunConfig, runConfigSchema } from '../common/config/run-config.ts';
 import { silentLogger } from '../common/log.ts';
 import { openObjectStore } from '../common/objectstore/open.ts';
 import { RandomStream } from '../common/random.ts';
 import { loadEngine } from '../engine/index.ts';
-import { ClipModel } from '../models/clip/clip-model.ts';
 import { resolveModelConfig } from '../models/model-config.ts';
 import { trainBpe } from '../models/tokenizer/bpe-trainer.ts';
 import type { StepRecord } from '../proto/gen/covey/v1/StepRecord.ts';
 import { RunClient } from '../proto/run-client.ts';
 import { pack } from '../worker/data/pack/pack.ts';
 import { SoloCollectives } from '../worker/train/blocking-collectives.ts';
-import { type LaneInput, LaneTrainer } from '../worker/train/lane-trainer.ts';
+import { newTrainer } from '../worker/train/new-trainer.ts';
+import { syntheticLanes } from '../worker/train/synthetic-lanes.ts';
 import { type BenchOptions, type BenchRow, median } from './support/rows.ts';
 import { startTorchPeer } from './support/torch-peer.ts';
 
@@ -49,7 +49,7 @@ async function againstTorch(
 ): Promise<BenchRow> {
   const name = `step, ${label}, batch ${GLOBAL_BATCH}, ${precision}, ${threads} thread${threads > 1 ? 's' : ''}`;
   const peer = await startTorchPeer('step.py', { threads, precision, batch: GLOBAL_BATCH, model });
-  const ours = await newTrainer(model, threads, precision);
+  const ours = await startTrainer(model, threads, precision);
   const rounds = quick ? 2 : 5;
   const oursMs: number[] = [];
   const peerMs: number[] = [];
@@ -69,29 +69,13 @@ async function againstTorch(
   return { case: name, ours: mine, peer: theirs, ratio: theirs === null ? null : theirs / mine, unit: 'ms/step' };
 }
 
-async function newTrainer(model: ModelConfig, threads: number, precision: 'fp32' | 'bf16') {
+async function startTrainer(model: ModelConfig, threads: number, precision: 'fp32' | 'bf16') {
   const engine = await loadEngine({ engine: 'auto', threads });
-  const clip = new ClipModel(model, { seed: 1, precision });
-  const trainer = new LaneTrainer(
-    {
-      globalBatch: GLOBAL_BATCH,
-      laneCount: LANES,
-      imageSide: model.vision.imageSize,
-      embedDim: model.embedDim,
-      mean: [0.5, 0.5, 0.5],
-      std: [0.25, 0.25, 0.25],
-      precision,
-      gradClipNorm: undefined,
-      nonFinite: 'stop',
-      logitScaleMax: Math.log(100),
-      optimizer: { beta1: 0.9, beta2: 0.98, eps: 1e-6 },
-      weightDecays: clip.parameters.map(() => 0.1),
-    },
-    { engine, model: clip },
-  );
+  const config = trainingConfig(model, precision);
+  const { model: clip, trainer } = newTrainer(config, model, engine);
   trainer.holdLanes(0, LANES);
   const collectives = new SoloCollectives(LANES, (target, source) => engine.addVectors(target, source));
-  const lanes = syntheticLanes(model);
+  const lanes = syntheticLanes(model, { lanes: LANES, laneBatch: GLOBAL_BATCH / LANES });
   let step = 0;
   return {
     step: (): number => {
@@ -107,20 +91,21 @@ async function newTrainer(model: ModelConfig, threads: number, precision: 'fp32'
   };
 }
 
-function syntheticLanes(model: ModelConfig): LaneInput[] {
-  const random = new RandomStream('bench-step');
-  const batch = GLOBAL_BATCH / LANES;
-  const { imageSize } = model.vision;
-  const { contextLength, vocabSize } = model.text;
-  return Array.from({ length: LANES }, (_, lane) => {
-    const tokens = new Int32Array(batch * contextLength);
-    for (let row = 0; row < batch; row++) {
-      tokens[row * contextLength] = vocabSize - 2;
-      // Full length, so that cutting a lane to its longest caption saves nothing here.
-      for (let i = 1; i < contextLength - 1; i++) tokens[row * contextLength + i] = 1 + random.integer(vocabSize - 4);
-      tokens[(row + 1) * contextLength - 1] = vocabSize - 1;
-    }
-    return { lane, tokens, pixels: new Uint8Array(batch * imageSize * imageSize * 3).map(() => random.integer(256)) };
+function trainingConfig(model: ModelConfig, precision: 'fp32' | 'bf16'): RunConfig {
+  return runConfigSchema.parse({
+    run: 'bench',
+    seed: 1,
+    store: 'file:///unused',
+    model,
+    data: { manifest: 'file:///unused', mean: [0.5, 0.5, 0.5], std: [0.25, 0.25, 0.25] },
+    train: {
+      steps: 1,
+      globalBatch: GLOBAL_BATCH,
+      lanes: LANES,
+      precision,
+      nonFinite: 'stop',
+      optimizer: { weightDecay: 0.1 },
+    },
   });
 }
 
@@ -192,7 +177,6 @@ async function trainOn(address: string, store: string, manifest: string, steps: 
     train: { steps, globalBatch: GLOBAL_BATCH, lanes: LANES, precision: 'bf16' },
     workers: { min: 2, expected: 2 },
   };
-  const { runConfigSchema } = await import('../common/config/run-config.ts');
   const records: StepRecord[] = [];
   try {
     await client.submitRun(JSON.stringify(runConfigSchema.parse(config)));

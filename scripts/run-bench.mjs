@@ -1,5 +1,6 @@
 // `npm run bench -- NAME [--json] [--quick]`: the one way in to every benchmark. A benchmark is bench/NAME.ts with
-// `run({ quick, json }) → rows {case, ours, peer, ratio, unit}`; ratio > 1 means that covey is better.
+// `run({ quick, json }) → rows {case, ours, peer, ratio, unit}`; ratio > 1 means that covey is better. One whose rows hold more
+// exports `table(rows)`; options beyond --json and --quick are handed on as they are.
 import { existsSync, readdirSync } from 'node:fs';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -14,9 +15,12 @@ function fail(message, code) {
 
 function readArguments() {
   try {
-    return parseArgs({ allowPositionals: true, options: { json: { type: 'boolean' }, quick: { type: 'boolean' } } });
+    const flag = { type: 'boolean' };
+    const text = { type: 'string' };
+    const options = { json: flag, quick: flag, only: text, threads: text, precision: text, peers: text };
+    return parseArgs({ allowPositionals: true, options });
   } catch (error) {
-    return fail(`${error.message}; use: npm run bench -- NAME [--json] [--quick]`, 2);
+    return fail(`${error.message}; use: npm run bench -- NAME [--json] [--quick] (more options: bench/README.md)`, 2);
   }
 }
 
@@ -24,11 +28,18 @@ function readArguments() {
 const shown = (value) =>
   typeof value === 'number' && Number.isFinite(value) ? String(Number(value.toPrecision(4))) : '–';
 
-async function printTable(rows) {
+const plainTable = (rows) => ({
+  head: ['case', 'ours', 'peer', 'ratio', 'unit'],
+  rows: rows.map((row) => [row.case, shown(row.ours), shown(row.peer), shown(row.ratio), row.unit]),
+  notes: ['ratio > 1: covey is better'],
+});
+
+async function printTable({ head, rows, notes }) {
   const { default: Table } = await import('cli-table3');
-  const table = new Table({ head: ['case', 'ours', 'peer', 'ratio', 'unit'], style: { head: [], border: [] } });
-  for (const row of rows) table.push([row.case, shown(row.ours), shown(row.peer), shown(row.ratio), row.unit]);
-  process.stdout.write(`${table.toString()}\nratio > 1: covey is better\n`);
+  const noRules = { mid: '', 'left-mid': '', 'mid-mid': '', 'right-mid': '' };
+  const table = new Table({ head: [...head], style: { head: [], border: [] }, chars: noRules });
+  for (const row of rows) table.push([...row]);
+  process.stdout.write(`${table.toString()}\n${notes.join('\n')}\n`);
 }
 
 const { values, positionals } = readArguments();
@@ -50,7 +61,14 @@ if (process.env.COVEY_ENVIRONMENT_SET !== '1') {
   const again = spawnSync(process.execPath, process.argv.slice(1), { stdio: 'inherit', env });
   process.exit(again.status ?? 1);
 }
-const { run } = await import(pathToFileURL(path.join(ROOT, 'dist/bench', `${name}.js`)).href);
-const rows = await run({ quick: values.quick ?? false, json: values.json ?? false });
+const { run, table = plainTable } = await import(pathToFileURL(path.join(ROOT, 'dist/bench', `${name}.js`)).href);
+let rows;
+try {
+  rows = await run({ ...values, quick: values.quick ?? false, json: values.json ?? false });
+} catch (error) {
+  // Only what the person typed is theirs to mend without a stack.
+  if (error?.code !== 'INVALID_ARGUMENT') throw error;
+  fail(error.message, 2);
+}
 if (values.json) process.stdout.write(`${JSON.stringify(rows)}\n`);
-else await printTable(rows);
+else await printTable(table(rows));

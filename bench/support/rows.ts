@@ -13,6 +13,14 @@ export interface BenchOptions {
   readonly json: boolean;
 }
 
+/** A table for people; a benchmark whose rows hold more than a `BenchRow` exports `table(rows)` and makes its own. */
+export interface BenchTable {
+  readonly head: readonly string[];
+  readonly rows: readonly (readonly string[])[];
+  /** Lines below the table. */
+  readonly notes: readonly string[];
+}
+
 export function median(values: readonly number[]): number {
   const sorted = [...values].sort((a, b) => a - b);
   const middle = sorted.length / 2;
