@@ -5,6 +5,7 @@ import { arch, availableParallelism, platform } from 'node:os';
 import { CoveyError } from '../common/errors.ts';
 import { findNatsServer, startNatsServer } from '../common/nats-server.ts';
 import type { ObjectStore } from '../common/objectstore/object-store.ts';
+import { ENGINE_NAMES, type EngineName, engineCapabilities } from '../engine/capabilities.ts';
 import { loadEngine } from '../engine/index.ts';
 import type { CommandContext } from './context.ts';
 import { formatBytes } from './format.ts';
@@ -24,7 +25,6 @@ const NODE_MIN = [20, 15] as const;
 const NATS_PAYLOAD_BYTES_MIN = 2 ** 20;
 const DISK_FREE_BYTES_MIN = 2 * 2 ** 30;
 const STORE_TIMEOUT_MS = 15_000;
-const INSTALL_ENGINE = 'apt-get install -y libtorch-dev libopenblas0-openmp g++ && npm run build';
 
 export function checkNode(version: string = process.versions.node): DoctorCheck {
   const [major = 0, minor = 0] = version.split('.').map(Number);
@@ -33,18 +33,31 @@ export function checkNode(version: string = process.versions.node): DoctorCheck 
   return { name: 'node', state: enough ? 'ok' : 'fail', found, mend: `install Node ${NODE_MIN.join('.')} or newer` };
 }
 
-/** Loads the fast engine for real: a file that is there may still not load. */
-export async function checkEngine(): Promise<DoctorCheck> {
+/**
+ * Loads every engine for real, a file that is there may still not load. Only the absence of `torch` is worth a warning: the others are
+ * asked for by name.
+ */
+export async function checkEngines(): Promise<DoctorCheck[]> {
+  const checks: DoctorCheck[] = [];
+  for (const name of ENGINE_NAMES) checks.push(await checkEngine(name));
+  return checks;
+}
+
+async function checkEngine(name: EngineName): Promise<DoctorCheck> {
+  const label = `engine ${name}`;
   try {
-    const engine = await loadEngine({ engine: 'torch', threads: availableParallelism() });
+    const engine = await loadEngine({ engine: name, threads: availableParallelism() });
     try {
-      return { name: 'engine', state: 'ok', found: engine.description };
+      return { name: label, state: 'ok', found: engine.description };
     } finally {
       engine.close();
     }
   } catch (thrown) {
-    const found = `torch does not load (${CoveyError.from(thrown).message}); covey uses the much slower engine cpu`;
-    return { name: 'engine', state: 'warn', found, mend: INSTALL_ENGINE };
+    const reason = CoveyError.from(thrown).message;
+    const mend = engineCapabilities(name).install;
+    if (name !== 'torch') return { name: label, state: 'ok', found: `not available, not needed: ${reason}`, mend };
+    const found = `does not load (${reason}); covey uses the much slower engine cpu`;
+    return { name: label, state: 'warn', found, mend };
   }
 }
 

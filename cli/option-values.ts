@@ -1,4 +1,5 @@
-import { InvalidArgumentError } from 'commander';
+import { InvalidArgumentError, Option } from 'commander';
+import { ENGINE_NAMES, type EngineName } from '../engine/capabilities.ts';
 
 /** Parser of an option that takes a whole number from `min` to `max`. */
 export function wholeNumber(min: number, max = Number.MAX_SAFE_INTEGER): (text: string) => number {
@@ -9,6 +10,13 @@ export function wholeNumber(min: number, max = Number.MAX_SAFE_INTEGER): (text: 
       `must be a whole number from ${min}${max === Number.MAX_SAFE_INTEGER ? ' up' : ` to ${max}`}.`,
     );
   };
+}
+
+export type EngineChoice = 'auto' | EngineName;
+
+/** `--engine <name>` of every command that has one. */
+export function engineOption(description: string): Option {
+  return new Option('--engine <name>', description).choices(['auto', ...ENGINE_NAMES]);
 }
 
 /** A TCP port; 0 lets the system choose. */

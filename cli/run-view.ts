@@ -1,6 +1,6 @@
 import type { Run } from '../proto/gen/covey/v1/Run.ts';
 import type { StepRecord } from '../proto/gen/covey/v1/StepRecord.ts';
-import { formatDuration, formatNumber, formatTime } from './format.ts';
+import { formatBytes, formatDuration, formatNumber, formatTime } from './format.ts';
 
 /** `RUN_STATE_RUNNING` → `running`; also for member states. */
 export function stateName(state: string): string {
@@ -70,6 +70,8 @@ export function statusText(
       `samples/s    ${formatNumber(run.samplesPerSecond, 0)}`,
       `step takes   ${formatNumber(last.stepSeconds, 2)} s`,
     );
+    if (last.peakMemoryBytes > 0)
+      lines.push(`step needs   ${formatBytes(last.peakMemoryBytes)} of tensors at its peak`);
   }
   lines.push(
     `checkpoint   ${checkpoint ? `step ${checkpoint.step}, ${formatTime(checkpoint.createdAtSeconds)} UTC` : 'none yet'}`,

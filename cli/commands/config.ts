@@ -4,6 +4,7 @@ import { loadRunConfig } from '../../common/config/load-run-config.ts';
 import type { Origin } from '../../common/config/problems.ts';
 import { configJsonSchema } from '../../common/config/schema-keys.ts';
 import { CoveyError } from '../../common/errors.ts';
+import { checkEngineFor } from '../../worker/train/check-engine.ts';
 import type { CommandContext } from '../context.ts';
 import { EXIT } from '../exit-codes.ts';
 import { repeated } from '../option-values.ts';
@@ -51,6 +52,7 @@ function addValidate(config: Command): void {
       runCommand<ConfigOptions>(async (context, [file = ''], options) => {
         try {
           const { config: parsed, sha256 } = await readConfig(context, file, options.set);
+          if (parsed.workers.engine !== 'auto') checkEngineFor(parsed, parsed.workers.engine);
           context.output.result(
             { valid: true, run: parsed.run, sha256, problems: [] },
             `${file} is valid (run ${parsed.run}, sha256 ${sha256.slice(0, 12)})`,

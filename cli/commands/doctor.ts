@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import {
   checkDisk,
-  checkEngine,
+  checkEngines,
   checkEnvironment,
   checkNats,
   checkNode,
@@ -29,7 +29,7 @@ export function addDoctorCommand(program: Command): void {
         const store = options.store ?? context.env['COVEY_STORE'];
         const checks: DoctorCheck[] = [
           checkNode(),
-          await checkEngine(),
+          ...(await checkEngines()),
           await checkNats(context),
           await checkDisk(),
           await checkPort(7070, 'coordinator (gRPC)'),

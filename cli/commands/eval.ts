@@ -8,7 +8,7 @@ import type { EvalImage } from '../../worker/eval/zeroshot.ts';
 import type { CommandContext } from '../context.ts';
 import { EXIT } from '../exit-codes.ts';
 import { withStore } from '../open-store.ts';
-import { repeated, wholeNumber } from '../option-values.ts';
+import { type EngineChoice, engineOption, repeated, wholeNumber } from '../option-values.ts';
 import { runCommand } from '../run-command.ts';
 import { StatusLine } from '../status-line.ts';
 import { findCheckpoint, type StoredRun, type StoredRunOptions, withStoredRun } from '../stored-run.ts';
@@ -19,6 +19,7 @@ interface ZeroShotCommandOptions extends StoredRunOptions {
   readonly template?: readonly string[];
   readonly step?: number;
   readonly threads?: number;
+  readonly engine?: EngineChoice;
   readonly predictions?: boolean;
 }
 
@@ -37,6 +38,7 @@ export function addEvalCommand(program: Command): void {
     .option('--template <text>', '{} stands for the class name; several are averaged (default: {})', repeated)
     .option('--step <n>', 'checkpoint of this step (default: the newest that verifies)', wholeNumber(0))
     .option('--threads <n>', 'compute threads (default: all cores)', wholeNumber(1, 1024))
+    .addOption(engineOption('engine (default: auto)'))
     .option('--predictions', 'with --json: also each picture’s five best classes')
     .option('--store <url>', 'read the run from this store directly, without a coordinator')
     .action(
@@ -79,7 +81,10 @@ async function zeroShot(run: StoredRun, options: ZeroShotCommandOptions, context
     async (url) => storeOpener(context)(url),
     context.signal,
   );
-  const engine = await loadEngine({ engine: 'auto', threads: options.threads ?? availableParallelism() });
+  const engine = await loadEngine({
+    engine: options.engine ?? 'auto',
+    threads: options.threads ?? availableParallelism(),
+  });
   const model = new ClipModel(config, { seed: 0, precision: 'fp32', init: 'zeros' });
   try {
     model.setWeights(new Map([...weights].map(([key, tensor]) => [key, tensor.values])));

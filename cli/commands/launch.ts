@@ -7,12 +7,13 @@ import { resolveModelConfig } from '../../models/model-config.ts';
 import type { Run } from '../../proto/gen/covey/v1/Run.ts';
 import type { RunClient } from '../../proto/run-client.ts';
 import { openDataset, splitManifestUrl } from '../../worker/data/dataset.ts';
+import { checkEngineFor } from '../../worker/train/check-engine.ts';
 import { startLocalCluster } from '../cluster/local-cluster.ts';
 import type { CommandContext } from '../context.ts';
 import { EXIT, type ExitCode } from '../exit-codes.ts';
 import { endText, followRun } from '../follow-run.ts';
 import { withStore } from '../open-store.ts';
-import { wholeNumber } from '../option-values.ts';
+import { type EngineChoice, engineOption, wholeNumber } from '../option-values.ts';
 import { exitCodeOfState, runCommand } from '../run-command.ts';
 import { withRunClient } from '../run-connection.ts';
 import { runAsJson, stateName } from '../run-view.ts';
@@ -24,6 +25,7 @@ interface LaunchOptions {
   readonly set?: readonly string[];
   readonly local?: number;
   readonly resume?: boolean;
+  readonly engine?: EngineChoice;
 }
 
 /** How long a stop may take when a local cluster is interrupted: the checkpoint included. */
@@ -37,6 +39,7 @@ export function addLaunchCommand(program: Command): void {
     .option('--dry-run', 'check config, data and store, say what would run, submit nothing')
     .option('-d, --detach', 'return once the run is submitted')
     .option(...SET_OPTION)
+    .addOption(engineOption('short for --set workers.engine=<name>'))
     .option('--resume', 'if the run exists and was stopped or failed, continue it')
     .option(
       '--local <workers>',
@@ -45,12 +48,21 @@ export function addLaunchCommand(program: Command): void {
     )
     .action(
       runCommand<LaunchOptions>(async (context, [file = ''], options) => {
-        const { config } = await readConfig(context, file, options.set);
+        const sets = [...(options.set ?? []), ...(options.engine ? [`workers.engine=${options.engine}`] : [])];
+        const { config } = await readConfig(context, file, sets);
+        warnAboutEngine(config, context);
         if (options.dryRun) return dryRun(context, config);
         if (options.local !== undefined) return launchLocally(context, config, options.local, options.resume ?? false);
         return launch(context, config, { detach: options.detach ?? false, resume: options.resume ?? false });
       }),
     );
+}
+
+/** Refuses what the named engine cannot train; what `auto` will be only the workers know. */
+function warnAboutEngine(config: RunConfig, { output }: CommandContext): void {
+  const { engine } = config.workers;
+  if (engine === 'auto') return;
+  for (const warning of checkEngineFor(config, engine).warnings) output.warn(warning);
 }
 
 interface SubmitOptions {

@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 import type { StepRecord } from '../../proto/gen/covey/v1/StepRecord.ts';
 import { EXIT } from '../exit-codes.ts';
 import { eventText } from '../follow-run.ts';
-import { formatNumber } from '../format.ts';
+import { formatBytes, formatNumber } from '../format.ts';
 import { wholeNumber } from '../option-values.ts';
 import { runCommand } from '../run-command.ts';
 import { withRunClient } from '../run-connection.ts';
@@ -62,6 +62,7 @@ function stepText(step: StepRecord): string {
     `grad ${formatNumber(step.gradNorm, 3)}`,
     `lr ${step.learningRate.toExponential(2)}`,
     `${formatNumber(step.stepSeconds, 3)} s`,
+    ...(step.peakMemoryBytes > 0 ? [`peak ${formatBytes(step.peakMemoryBytes)}`] : []),
     `g${step.generation}`,
   ];
   return `${time}  step        ${parts.join('  ')}${step.skipped ? '  SKIPPED (not finite)' : ''}`;

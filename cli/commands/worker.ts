@@ -8,7 +8,7 @@ import { openObjectStore } from '../../common/objectstore/open.ts';
 import { runWorker, type WorkerModules, type WorkerOptions } from '../../worker/main.ts';
 import { type CommandContext, serviceLogger } from '../context.ts';
 import { EXIT } from '../exit-codes.ts';
-import { portNumber, wholeNumber } from '../option-values.ts';
+import { type EngineChoice, engineOption, portNumber, wholeNumber } from '../option-values.ts';
 import { buildIdentity } from '../package-version.ts';
 import { runCommand } from '../run-command.ts';
 
@@ -18,6 +18,7 @@ const LOOK_AGAIN_MS = 250;
 interface WorkerCommandOptions {
   readonly run: string;
   readonly threads?: number;
+  readonly engine?: EngineChoice;
   readonly weight: number;
   readonly nats?: string;
   readonly cacheDir?: string;
@@ -33,6 +34,7 @@ export function addWorkerCommand(program: Command): void {
     .description('run a worker in the foreground; SIGTERM drains it: it hands its lanes and weights on and exits 0')
     .option('--run <name>', 'join this run only (default: any that wants workers)', '')
     .option('--threads <n>', 'compute threads (default: all cores)', wholeNumber(1, 1024))
+    .addOption(engineOption('engine of this worker (default: workers.engine of the run)'))
     .option('--weight <n>', 'relative speed: lanes are leased in proportion', wholeNumber(1, 1000), 1)
     .option('--nats <url>', 'NATS server as seen from here (default: as the coordinator says)')
     .option('--cache-dir <folder>', 'shard cache (default: data.cacheDir of the run)')
@@ -80,6 +82,7 @@ function workerOptions(context: CommandContext, options: WorkerCommandOptions): 
     run: options.run,
     threads: options.threads ?? availableParallelism(),
     weight: options.weight,
+    ...(options.engine === undefined ? {} : { engine: options.engine }),
     ...(options.nats === undefined ? {} : { natsUrl: options.nats }),
     ...(options.cacheDir === undefined ? {} : { cacheDir: options.cacheDir }),
     ...(options.sampleLog === undefined ? {} : { sampleLog: options.sampleLog }),

@@ -156,7 +156,8 @@ class Demo {
   /** Which engine the workers will get, found out here once: without the addon the demo takes a smaller model and says so. */
   async #engineName(): Promise<{ name: 'torch' | 'cpu'; description: string }> {
     const engine = await loadEngine({ engine: 'auto', threads: 1 });
-    const { name, description } = engine;
+    const { description } = engine;
+    const name = engine.name === 'torch' ? 'torch' : 'cpu';
     engine.close();
     if (name === 'cpu') {
       this.#context.output.warn(
