@@ -1,12 +1,13 @@
+import type { EngineName } from './capabilities.ts';
 import type { Tensor } from './tf.ts';
 
 /**
  * The seam of the numerics. Model code is written on tfjs-core and the ops of `engine/ops`; an engine decides where it runs.
- * `torch`: libtorch through our addon. `cpu`: tfjs's own JavaScript kernels, everywhere, slowly.
+ * `torch`: libtorch through our addon. `tensorflow`: tfjs-node. `wasm`, `cpu`: tfjs's own kernels, everywhere, slowly.
  * An engine belongs to the thread that loaded it.
  */
 export interface Engine {
-  readonly name: 'torch' | 'cpu';
+  readonly name: EngineName;
   /** Human-readable: library versions, threads, ISA. */
   readonly description: string;
   readonly threads: number;
@@ -25,8 +26,24 @@ export interface Engine {
   digest(tensors: readonly Tensor[]): string;
   /** Applies one AdamW update in place (see `optim/adamw.ts`). */
   adamW(update: AdamWUpdate): void;
-  memory(): { readonly tensors: number; readonly bytes: number };
+  memory(): EngineMemory;
+  /** From now on `memory().peakBytes` is counted from what is live at this moment. */
+  resetPeakMemory(): void;
   close(): void;
+}
+
+/** Memory of tensors. On the CPU libtorch's storage is counted per process: two engines in one process see each other's. */
+export interface EngineMemory {
+  /** Tensors as tfjs counts them; several may share storage. */
+  readonly tensors: number;
+  /** Bytes as tfjs counts them: by shape, 4 for each float whatever its storage, nothing for what only a backward holds. */
+  readonly bytes: number;
+  /** Storage in use, with what backward holds. */
+  readonly liveBytes: number;
+  /** The most that was in use at once since the last `resetPeakMemory`. */
+  readonly peakBytes: number;
+  /** What the process has from the system for it, used or not; at least `liveBytes` where it is known. */
+  readonly reservedBytes: number;
 }
 
 /**

@@ -1,16 +1,25 @@
 /** The engine's public face: what models and workers import. */
-export type { AdamWUpdate, Engine } from './engine.ts';
+export { type FallbackUse, fallbackUses, onHotFallback } from './backend/fallback-counts.ts';
+export type { ReclaimedHandles } from './debug/handle-net.ts';
+export { type LeakedTensors, type TensorDebugger, tensorDebugger } from './debug/tensor-debugger.ts';
+export type { AdamWUpdate, Engine, EngineMemory } from './engine.ts';
 export { type EngineOptions, loadEngine } from './load-engine.ts';
 export { type AttentionOptions, attention } from './ops/attention.ts';
+export { type BatchNormOptions, type BatchNormState, batchNorm } from './ops/batch-norm.ts';
+export { type Conv2dOptions, conv2d } from './ops/conv2d.ts';
 export { embedding } from './ops/embedding.ts';
 export { gelu, quickGelu } from './ops/gelu.ts';
 export { l2Normalize } from './ops/l2-normalize.ts';
 export { addLayerNorm, layerNorm } from './ops/layer-norm.ts';
 export { linear } from './ops/linear.ts';
 export { type PixelOptions, patchify, pixelsToTensor } from './ops/pixels.ts';
+export { globalAveragePool, type MaxPool2dOptions, maxPool2d } from './ops/pool.ts';
 export { type Precision, toCompute, toFloat32 } from './ops/precision.ts';
+export { relu } from './ops/relu.ts';
 export { addTokenAndPosition, selectTokens } from './ops/tokens.ts';
 export { AdamW, type AdamWOptions } from './optim/adamw.ts';
+export { moduleScope, rootScope } from './profile/module-scope.ts';
+export { type RecomputeOptions, type Remake, recompute } from './recompute.ts';
 export { type GradientListener, type Recording, recordForward } from './tape.ts';
 export type { Tensor, Tensor1D, Tensor2D, Tensor3D, Tensor4D, Variable } from './tf.ts';
 export * as tf from './tf.ts';

@@ -1,9 +1,10 @@
-import { assert, CoveyError } from '../common/errors.ts';
-import { add, clone, dispose, keep, type Tensor, tidy, type Variable } from './tf.ts';
-import { internals, isVariable, type OutputGradients, type TapeNode } from './tfjs-internals.ts';
+import { CoveyError } from '../common/errors.ts';
+import { freeTape, type RecordedTape, recordTape } from './recorded-tape.ts';
+import { type GradientListener, Sweep } from './sweep.ts';
+import { dispose, type Tensor, type Variable } from './tf.ts';
+import { internals, type OutputGradients, type TapeNode } from './tfjs-internals.ts';
 
-/** Told of each parameter's gradient once, when its last use has been processed. The gradient is disposed after the call returns. */
-export type GradientListener = (index: number, gradient: Tensor) => void;
+export type { GradientListener } from './sweep.ts';
 
 /** A forward pass that can be swept backwards once. Several may be alive at a time. */
 export interface Recording {
@@ -25,69 +26,21 @@ export interface Recording {
  * Temporaries that no backward needs are freed before this returns.
  */
 export function recordForward(f: () => Tensor[]): Recording {
-  const engine = internals();
-  if (engine.state.gradientDepth > 0) {
+  if (internals().state.gradientDepth > 0) {
     throw new CoveyError(
       'INVALID_ARGUMENT',
       'Cannot record a forward pass: another recording is in progress; finish it first',
     );
   }
-  engine.startTape();
-  let outputs: Tensor[];
-  let tape: TapeNode[];
-  try {
-    outputs = tidy(() => distinctOutputs(f()).map((output) => keep(output)));
-  } catch (thrown) {
-    for (const node of engine.state.activeTape ?? []) freeSaved(node);
-    throw thrown;
-  } finally {
-    tape = engine.state.activeTape ?? [];
-    engine.state.activeTape = null;
-    engine.endTape();
-  }
-  return new TapeRecording(outputs, pruned(tape, outputs));
-}
-
-/** Every output gets its own tensor, so that disposing the recording never frees what the caller owns. */
-function distinctOutputs(outputs: readonly Tensor[]): Tensor[] {
-  return outputs.map((output, index) =>
-    isVariable(output) || outputs.indexOf(output) < index ? clone(output) : output,
-  );
-}
-
-function freeSaved(node: TapeNode): void {
-  for (const saved of node.saved) saved.dispose();
-  node.saved = [];
-}
-
-/** Keeps the nodes between a trainable variable and an output; frees what the others saved. */
-function pruned(tape: readonly TapeNode[], outputs: readonly Tensor[]): TapeNode[] {
-  const fromVariables = new Set<number>();
-  const reachable = tape.map((node) => {
-    const hit = Object.values(node.inputs).some((x) => fromVariables.has(x.id) || (isVariable(x) && x.trainable));
-    if (hit) for (const output of node.outputs) fromVariables.add(output.id);
-    return hit;
-  });
-  const towardsOutputs = new Set(outputs.map((output) => output.id));
-  const kept: TapeNode[] = [];
-  for (let i = tape.length - 1; i >= 0; i--) {
-    const node = tape[i]!;
-    if (reachable[i] && node.outputs.some((output) => towardsOutputs.has(output.id))) {
-      for (const x of Object.values(node.inputs)) towardsOutputs.add(x.id);
-      kept.push(node);
-    } else {
-      freeSaved(node);
-    }
-  }
-  return kept.reverse();
+  return new TapeRecording(recordTape(f));
 }
 
 class TapeRecording implements Recording {
   readonly outputs: readonly Tensor[];
   /** Private, so that `tidy` does not look for tensors in here. */
-  #tape: TapeNode[] | undefined;
+  #tape: readonly TapeNode[] | undefined;
 
-  constructor(outputs: readonly Tensor[], tape: TapeNode[]) {
+  constructor({ outputs, tape }: RecordedTape) {
     this.outputs = outputs;
     this.#tape = tape;
   }
@@ -117,126 +70,8 @@ class TapeRecording implements Recording {
 
   dispose(): void {
     if (this.#tape === undefined) return;
-    for (const node of this.#tape) freeSaved(node);
+    freeTape(this.#tape);
     this.#tape = undefined;
     dispose(this.outputs as Tensor[]);
   }
-}
-
-/** One reverse walk over a tape. Owns the gradients in flight, by tensor id. */
-class Sweep {
-  readonly #tape: readonly TapeNode[];
-  readonly #onGradient: GradientListener;
-  readonly #parameterIndex: ReadonlyMap<number, number>;
-  /** Per node, the names of the inputs whose gradients somebody needs. */
-  readonly #wanted: readonly ReadonlySet<string>[];
-  readonly #usesLeft: Map<number, number>;
-  readonly #gradients = new Map<number, Tensor>();
-
-  constructor(tape: readonly TapeNode[], parameters: readonly Variable[], onGradient: GradientListener) {
-    this.#tape = tape;
-    this.#onGradient = onGradient;
-    this.#parameterIndex = new Map(parameters.map((parameter, index) => [parameter.id, index]));
-    const needed = new Set(this.#parameterIndex.keys());
-    this.#usesLeft = new Map();
-    this.#wanted = tape.map((node) => {
-      const names = new Set<string>();
-      for (const [name, x] of Object.entries(node.inputs)) {
-        if (!needed.has(x.id)) continue;
-        names.add(name);
-        if (this.#parameterIndex.has(x.id)) this.#usesLeft.set(x.id, (this.#usesLeft.get(x.id) ?? 0) + 1);
-      }
-      if (names.size > 0) for (const output of node.outputs) needed.add(output.id);
-      return names;
-    });
-  }
-
-  seed(output: Tensor, gradient: Tensor): void {
-    this.#add(output.id, keep(clone(gradient)));
-  }
-
-  run(): void {
-    for (let i = this.#tape.length - 1; i >= 0; i--) {
-      const node = this.#tape[i]!;
-      const wanted = this.#wanted[i]!;
-      const outputGradients = node.outputs.map((output) => this.#take(output.id));
-      if (wanted.size > 0 && outputGradients.some((gradient) => gradient !== null)) {
-        for (const [name, gradient] of Object.entries(inputGradients(node, outputGradients, wanted))) {
-          this.#add(node.inputs[name]!.id, gradient);
-        }
-      }
-      for (const gradient of outputGradients) gradient?.dispose();
-      freeSaved(node);
-      for (const name of wanted) this.#finishUse(node.inputs[name]!.id);
-    }
-  }
-
-  dispose(): void {
-    for (const gradient of this.#gradients.values()) gradient.dispose();
-    this.#gradients.clear();
-  }
-
-  /** Takes over a kept gradient. */
-  #add(id: number, gradient: Tensor): void {
-    const sum = this.#gradients.get(id);
-    if (sum === undefined) {
-      this.#gradients.set(id, gradient);
-      return;
-    }
-    this.#gradients.set(id, keep(add(sum, gradient)));
-    sum.dispose();
-    gradient.dispose();
-  }
-
-  #take(id: number): Tensor | null {
-    const gradient = this.#gradients.get(id);
-    if (gradient === undefined) return null;
-    this.#gradients.delete(id);
-    return gradient;
-  }
-
-  #finishUse(id: number): void {
-    const uses = this.#usesLeft.get(id);
-    if (uses === undefined) return;
-    this.#usesLeft.set(id, uses - 1);
-    if (uses > 1) return;
-    const gradient = this.#take(id);
-    if (gradient === null) return;
-    try {
-      this.#onGradient(this.#parameterIndex.get(id)!, gradient);
-    } finally {
-      gradient.dispose();
-    }
-  }
-}
-
-/** The wanted inputs' gradients, kept and each its own tensor. */
-function inputGradients(
-  node: TapeNode,
-  outputGradients: OutputGradients,
-  wanted: ReadonlySet<string>,
-): Record<string, Tensor> {
-  return tidy(() => {
-    const result: Record<string, Tensor> = {};
-    // An op may hand on an output's gradient, or give two inputs the same tensor (both sides of a residual sum).
-    const isShared = (gradient: Tensor) =>
-      outputGradients.includes(gradient) || Object.values(result).includes(gradient);
-    const own = (gradient: Tensor) => keep(isShared(gradient) ? clone(gradient) : gradient);
-    if (node.sweep !== undefined) {
-      const gradients = node.sweep(outputGradients, wanted);
-      for (const name of wanted) if (gradients[name] !== undefined) result[name] = own(gradients[name]);
-      return result;
-    }
-    assert(node.gradient !== undefined, 'every recorded op has a gradient', { kernel: node.kernelName });
-    const thunks = node.gradient(outputGradients);
-    for (const name of wanted) {
-      const thunk = thunks[name];
-      assert(thunk !== undefined, 'the op has a gradient for every differentiable input', {
-        kernel: node.kernelName,
-        input: name,
-      });
-      result[name] = own(thunk());
-    }
-    return result;
-  });
 }

@@ -1,3 +1,4 @@
+import type { ModulePath } from './profile/module-path.ts';
 import { type DataType, engine, type Tensor, type TensorInfo, type Variable } from './tf.ts';
 
 /**
@@ -19,14 +20,31 @@ export interface TapeNode {
   readonly inputs: Readonly<Record<string, Tensor>>;
   readonly outputs: readonly Tensor[];
   saved: Saved[];
+  /** While a profile runs: the module that recorded the node. */
+  module?: ModulePath;
   /** tfjs's contract: fills missing output gradients with zeros, returns one thunk per input. */
   gradient?: (outputGradients: OutputGradients) => Record<string, () => Tensor>;
   /** Ours: sees missing gradients as null and computes the wanted inputs' gradients together. */
   sweep?: (outputGradients: OutputGradients, wanted: ReadonlySet<string>) => Record<string, Tensor>;
+  /** Ours: makes the nodes that this one stands for, by running it again. See `recompute.ts`. */
+  expand?: () => ExpandedNode;
+}
+
+/** What a node stands for. The tape is the caller's to free; the inner tensors may be disposed already, only their ids matter. */
+export interface ExpandedNode {
+  readonly tape: readonly TapeNode[];
+  /** Pairs of a tensor on the inner tape and the input or output of the node that it is. */
+  readonly standIns: readonly (readonly [inner: Tensor, outer: Tensor])[];
 }
 
 interface EngineInternals {
-  readonly state: { activeTape: TapeNode[] | null; gradientDepth: number; kernelDepth: number; nextTapeNodeId: number };
+  readonly state: {
+    activeTape: TapeNode[] | null;
+    gradientDepth: number;
+    kernelDepth: number;
+    nextTapeNodeId: number;
+  };
+  nextTensorId(): number;
   readonly backendName: string;
   startTape(): void;
   endTape(): void;
@@ -44,6 +62,17 @@ export function internals(): EngineInternals {
 export function isRecording(): boolean {
   const { state } = internals();
   return state.gradientDepth > 0 && state.kernelDepth === 0;
+}
+
+/** Runs `f` without recording what it does. */
+export function unrecorded<R>(f: () => R): R {
+  const { state } = internals();
+  state.kernelDepth++;
+  try {
+    return f();
+  } finally {
+    state.kernelDepth--;
+  }
 }
 
 /** Wraps a backend's data as a tensor owned by the current scope. */

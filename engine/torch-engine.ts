@@ -2,7 +2,7 @@ import { CoveyError } from '../common/errors.ts';
 import { TORCH_BACKEND } from './backend/active.ts';
 import { registerTorchKernels } from './backend/kernels/register.ts';
 import { type TorchBackend, torchBackend } from './backend/torch-backend.ts';
-import type { AdamWUpdate, Engine } from './engine.ts';
+import type { AdamWUpdate, Engine, EngineMemory } from './engine.ts';
 import { findBackend, memory, registerBackend, setBackend, type Tensor } from './tf.ts';
 
 /** Registers our tfjs backend on first use in this thread and makes it current. UNSUPPORTED where the addon does not load. */
@@ -72,13 +72,19 @@ export class TorchEngine implements Engine {
       update.beta2,
       update.eps,
       update.step,
+      parameters.map((parameter) => this.#backend.recordOf(parameter).half ?? null),
     );
-    for (const parameter of parameters) this.#backend.written(parameter);
+    for (const parameter of parameters) this.#backend.updated(parameter);
   }
 
-  memory(): { readonly tensors: number; readonly bytes: number } {
+  memory(): EngineMemory {
     const { numTensors, numBytes } = memory();
-    return { tensors: numTensors, bytes: numBytes };
+    const [liveBytes = 0, peakBytes = 0, reservedBytes = 0] = this.#backend.addon.memoryStats();
+    return { tensors: numTensors, bytes: numBytes, liveBytes, peakBytes, reservedBytes };
+  }
+
+  resetPeakMemory(): void {
+    this.#backend.addon.resetPeakMemory();
   }
 
   close(): void {

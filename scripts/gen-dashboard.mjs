@@ -274,6 +274,23 @@ export const ROWS = [
     panels: [
       ['Event-loop lag (p99)', 'timeseries', 's', [q('nodejs_eventloop_lag_p99_seconds', '{{instance}}')]],
       ['Resident memory', 'timeseries', 'bytes', [q('process_resident_memory_bytes', '{{instance}}')]],
+      [
+        'Tensor memory',
+        'timeseries',
+        'bytes',
+        [
+          q('covey_worker_peak_memory_bytes', '{{instance}} peak of a step'),
+          q('covey_worker_live_memory_bytes', '{{instance}} between steps'),
+        ],
+        'Between steps it must not grow: weights, moments and gathered embeddings.',
+      ],
+      [
+        'Live tensors',
+        'timeseries',
+        'none',
+        [q('covey_worker_tensors', '{{instance}}')],
+        'Between steps. One that grows leaks: COVEY_DEBUG_TENSORS=1 names the culprits.',
+      ],
       ['CPU', 'timeseries', 'percentunit', [q(`rate(process_cpu_seconds_total[${WINDOW}])`, '{{instance}}')]],
       [
         'RPCs by outcome',
@@ -285,6 +302,13 @@ export const ROWS = [
             '{{grpc_method}} {{grpc_code}}',
           ),
         ],
+      ],
+      [
+        'Kernels run in JavaScript',
+        'timeseries',
+        'ops',
+        [q(`sum by (kernel) (rate(covey_engine_fallback_calls_total[${WINDOW}]))`, '{{kernel}}')],
+        'Kernels without a native version on the engine. More than a few a second is a hot path that wants one.',
       ],
     ],
   },

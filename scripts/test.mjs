@@ -1,11 +1,11 @@
-// `npm test`: set up, then format and lint, import direction, proto drift, types and all tests; the last line counts them.
+// `npm test`: set up, then format and lint, import direction, proto drift, types, tfjs-core's specs and all tests; the last line counts them.
 // `npm test -- tests/area` sets up and runs only those tests.
 import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { setupOrExit } from './setup.mjs';
 import { ROOT } from './setup-steps.mjs';
-import { countResults, summaryLine } from './test-counts.mjs';
+import { countConformance, countResults, summaryLine } from './test-counts.mjs';
 
 await setupOrExit();
 const filters = process.argv.slice(2);
@@ -29,6 +29,22 @@ if (filters.length === 0) {
   houseCheck('generated proto types are current', 'scripts/gen-proto.mjs', ['--check']);
   houseCheck('types', 'node_modules/typescript/bin/tsc', ['--noEmit', '-p', 'tsconfig.json']);
 }
+
+/** tfjs-core's own specs count as tests: pending ones as skipped, and so do those expected to fail. */
+function conformanceSpecs() {
+  const run = spawnSync(process.execPath, ['scripts/conformance.mjs', '--json'], {
+    cwd: ROOT,
+    stdio: ['ignore', 'pipe', 'inherit'],
+    encoding: 'utf8',
+    maxBuffer: 2 ** 26,
+    timeout: 5 * 60_000,
+  });
+  const { counts, lines } = countConformance(run.stdout, run.status);
+  process.stdout.write(lines.map((line) => `${line}\n`).join(''));
+  for (const key of Object.keys(totals)) totals[key] += counts[key];
+}
+
+if (filters.length === 0) conformanceSpecs();
 
 const report = path.join(ROOT, 'build/vitest.json');
 rmSync(report, { force: true });

@@ -1,42 +1,65 @@
-import { type BackendValues, type KernelFunc, MathBackendCPU, type TensorInfo } from '../tf.ts';
+import { type BackendValues, getKernel, type KernelFunc, MathBackendCPU, type TensorInfo, util } from '../tf.ts';
+import { countFallback } from './fallback-counts.ts';
 import type { TorchBackend } from './torch-backend.ts';
 
-const calls = new Map<string, number>();
+/** Tensors by name; ragged ops have lists of them. */
+type Inputs = Record<string, TensorInfo | readonly TensorInfo[] | undefined> | readonly TensorInfo[];
 
-/** How often each kernel ran on copies in JavaScript since the thread began: a hot path in here wants a kernel of its own. */
-export function fallbackCalls(): ReadonlyMap<string, number> {
-  return calls;
-}
-
-/** Runs tfjs's JavaScript kernel on copies of the inputs and brings the results back. */
+/** Runs tfjs's JavaScript kernel on copies of the inputs and brings the results back. Each call is counted. */
 export function fallbackKernel(name: string, kernel: KernelFunc, torch: TorchBackend): KernelFunc {
   return ({ inputs, attrs }) => {
-    calls.set(name, (calls.get(name) ?? 0) + 1);
+    const startedAt = performance.now();
     const cpu = cpuBackend();
-    const made: object[] = [];
-    const toCpu = (tensor: TensorInfo): TensorInfo => {
-      const values = torch.readSync(torch.recordOf(tensor));
-      const dataId = cpu.write(values, tensor.shape, tensor.dtype);
-      made.push(dataId);
-      return { dataId, shape: tensor.shape, dtype: tensor.dtype };
-    };
-    const toTorch = (tensor: TensorInfo): TensorInfo => {
-      const values = cpu.readSync(tensor.dataId) as BackendValues;
-      return { dataId: torch.write(values, tensor.shape, tensor.dtype), shape: tensor.shape, dtype: tensor.dtype };
-    };
-    const copies = Array.isArray(inputs)
-      ? inputs.map(toCpu)
-      : Object.fromEntries(Object.entries(inputs).flatMap(([key, x]) => (x ? [[key, toCpu(x as TensorInfo)]] : [])));
+    const made = new Set<object>();
     try {
-      const result = kernel({ inputs: copies as never, attrs: attrs as never, backend: cpu });
+      const toCpu = (tensor: TensorInfo) => copyToCpu(tensor, torch, cpu, made);
+      const result = kernel({ inputs: mapped(inputs as Inputs, toCpu) as never, attrs: attrs as never, backend: cpu });
       const results = (Array.isArray(result) ? result : [result]) as TensorInfo[];
-      const back = results.map(toTorch);
-      made.push(...results.map(({ dataId }) => dataId).filter((dataId) => !made.includes(dataId)));
+      for (const { dataId } of results) made.add(dataId);
+      const back = results.map(({ dataId, shape, dtype }) => {
+        return { dataId: torch.write(cpu.readSync(dataId) as BackendValues, shape, dtype), shape, dtype };
+      });
       return Array.isArray(result) ? back : back[0]!;
     } finally {
       for (const dataId of made) cpu.disposeData(dataId, true);
+      countFallback(name, performance.now() - startedAt);
     }
   };
+}
+
+function mapped(inputs: Inputs, copy: (tensor: TensorInfo) => TensorInfo): unknown {
+  if (Array.isArray(inputs)) return inputs.map(copy);
+  return Object.fromEntries(
+    Object.entries(inputs as Exclude<Inputs, readonly TensorInfo[]>).flatMap(([key, value]) => {
+      if (!value) return [];
+      return [[key, Array.isArray(value) ? value.map(copy) : copy(value as TensorInfo)]];
+    }),
+  );
+}
+
+function copyToCpu(tensor: TensorInfo, torch: TorchBackend, cpu: MathBackendCPU, made: Set<object>): TensorInfo {
+  const { shape, dtype } = tensor;
+  const values = torch.readSync(torch.recordOf(tensor));
+  const dataId =
+    dtype === 'complex64' ? writeComplex(values as Float32Array, shape, cpu) : cpu.write(values, shape, dtype);
+  made.add(dataId);
+  // Some kernels read the rank, which tensors have beyond what TensorInfo promises.
+  return { dataId, shape, dtype, rank: shape.length, size: util.sizeFromShape(shape) } as TensorInfo;
+}
+
+/** tfjs's JavaScript kernels keep the parts apart, the addon interleaves them. */
+function writeComplex(values: Float32Array, shape: number[], cpu: MathBackendCPU): object {
+  const [real, imag] = [0, 1].map((offset) =>
+    cpu.makeTensorInfo(
+      shape,
+      'float32',
+      values.filter((_, at) => at % 2 === offset),
+    ),
+  ) as [TensorInfo, TensorInfo];
+  const complex = getKernel('Complex', 'cpu').kernelFunc({ inputs: { real, imag }, attrs: {}, backend: cpu });
+  cpu.disposeIntermediateTensorInfo(real);
+  cpu.disposeIntermediateTensorInfo(imag);
+  return (complex as TensorInfo).dataId;
 }
 
 let cpu: MathBackendCPU | undefined;

@@ -1,4 +1,5 @@
 import { CoveyError } from '../../common/errors.ts';
+import type { HandleNet } from '../debug/handle-net.ts';
 import { type Addon, type Handle, loadAddon, SCALAR_TYPES } from '../native/load.ts';
 import { type BackendValues, type DataType, KernelBackend, type Tensor, type TensorInfo, util } from '../tf.ts';
 import { internals, isVariable, makeTensor, type Saved } from '../tfjs-internals.ts';
@@ -26,22 +27,38 @@ export interface SavedHandle extends Saved {
   readonly record?: TorchData;
 }
 
+/** How a convolution needs its weight. */
+export interface ConvWeightForm {
+  /** As bf16. */
+  readonly half: boolean;
+  /** The window is one place. */
+  readonly pointwise: boolean;
+}
+
 /** The tfjs backend over libtorch: storage and reference counts. Kernels are in kernels/. Not for sharing between threads. */
 export class TorchBackend extends KernelBackend {
   readonly addon: Addon;
   /** Records of data that came from another backend, by that backend's DataId. */
   readonly #foreign = new WeakMap<object, TorchData>();
   #dataIds = 0;
+  #net: HandleNet | undefined;
 
   constructor(addon: Addon) {
     super();
     this.addon = addon;
   }
 
+  /** From now on, handles whose owner is collected undisposed are released and reported by `net`. */
+  watchHandles(net: HandleNet): void {
+    this.#net = net;
+  }
+
   /** A record for a handle, which it takes over. */
   adopt(handle: Handle, dtype: DataType): TorchData {
     this.#dataIds++;
-    return new TorchData(handle, dtype);
+    const record = new TorchData(handle, dtype);
+    this.#watch(record);
+    return record;
   }
 
   /** The handle behind a tensor, moving its data here first when another backend holds it. Valid while the tensor lives. */
@@ -75,7 +92,18 @@ export class TorchBackend extends KernelBackend {
 
   /** Takes over a bare handle for backward. */
   saveHandle(handle: Handle): SavedHandle {
-    return { handle, dispose: () => this.addon.release(handle) };
+    const net = this.#net;
+    if (net === undefined) return { handle, dispose: () => this.addon.release(handle) };
+    const { addon } = this;
+    const saved = {
+      handle,
+      dispose: () => {
+        net.settle(saved);
+        addon.release(handle);
+      },
+    };
+    net.watch(saved, { handle, half: undefined }, () => addon.release(handle));
+    return saved;
   }
 
   isHalf(tensor: TensorInfo): boolean {
@@ -95,12 +123,37 @@ export class TorchBackend extends KernelBackend {
     return useRecord(this.addon, saved.record!, half, true, use);
   }
 
+  /**
+   * A convolution's weight as the addon takes it: channels-last, in the storage type of the activations. The bf16 form is kept until the next
+   * update; the fp32 one, which costs as much memory as the weight, lives as long as `use`.
+   */
+  withConvWeight<R>(record: TorchData, form: ConvWeightForm, use: (handle: Handle) => R): R {
+    // Of one place both layouts are the same.
+    if (form.pointwise) return useRecord(this.addon, record, form.half, true, use);
+    if (form.half) {
+      record.turned ??= this.addon.convWeight(record.handle, SCALAR_TYPES.bfloat16);
+      return use(record.turned);
+    }
+    const turned = this.addon.convWeight(record.handle, SCALAR_TYPES.float32);
+    try {
+      return use(turned);
+    } finally {
+      this.addon.release(turned);
+    }
+  }
+
   /** To be called after storage was written in place. */
   written(tensor: TensorInfo): void {
     const record = this.recordOf(tensor);
-    if (record.half === undefined) return;
-    this.addon.release(record.half);
+    if (record.half !== undefined) this.addon.release(record.half);
     record.half = undefined;
+    if (record.held !== undefined) record.held.half = undefined;
+    this.#dropTurned(record);
+  }
+
+  /** To be called after the optimiser wrote a parameter in place and kept its bf16 copy up to date. */
+  updated(parameter: TensorInfo): void {
+    this.#dropTurned(this.recordOf(parameter));
   }
 
   // KernelBackend
@@ -131,6 +184,8 @@ export class TorchBackend extends KernelBackend {
     if (!force && record.references > 0) return false;
     if (record.handle >= 0) this.addon.release(record.handle);
     if (record.half !== undefined) this.addon.release(record.half);
+    if (record.held !== undefined) this.#net?.settle(record);
+    this.#dropTurned(record);
     record.handle = RELEASED;
     record.half = undefined;
     record.strings = undefined;
@@ -182,6 +237,11 @@ export class TorchBackend extends KernelBackend {
     // Storage goes with its tensors; nothing else is held.
   }
 
+  #dropTurned(record: TorchData): void {
+    if (record.turned !== undefined) this.addon.release(record.turned);
+    record.turned = undefined;
+  }
+
   #find(dataId: object): TorchData | undefined {
     return dataId instanceof TorchData ? dataId : this.#foreign.get(dataId);
   }
@@ -189,7 +249,19 @@ export class TorchBackend extends KernelBackend {
   #record(values: BackendValues, shape: readonly number[], dtype: DataType): TorchData {
     this.#dataIds++;
     if (dtype === 'string') return new TorchData(STRINGS, dtype, values);
-    return new TorchData(this.addon.fromTyped(uploadable(values, dtype), shape, storageOf(dtype)), dtype);
+    const record = new TorchData(this.addon.fromTyped(uploadable(values, dtype), shape, storageOf(dtype)), dtype);
+    this.#watch(record);
+    return record;
+  }
+
+  #watch(record: TorchData): void {
+    if (this.#net === undefined) return;
+    record.held = { handle: record.handle, half: undefined };
+    this.#net.watch(record, record.held, ({ handle, half }) => {
+      this.addon.release(handle);
+      if (half !== undefined) this.addon.release(half);
+      this.#dataIds--;
+    });
   }
 }
 
@@ -197,6 +269,7 @@ function useRecord<R>(addon: Addon, record: TorchData, half: boolean, cache: boo
   if (!half) return use(record.handle);
   if (record.half !== undefined || cache) {
     record.half ??= addon.castTo(record.handle, SCALAR_TYPES.bfloat16);
+    if (record.held !== undefined) record.held.half = record.half;
     return use(record.half);
   }
   const copy = addon.castTo(record.handle, SCALAR_TYPES.bfloat16);

@@ -1,3 +1,4 @@
+import type { HeldHandles } from '../debug/handle-net.ts';
 import type { DataType } from '../tf.ts';
 
 /**
@@ -9,8 +10,12 @@ export class TorchData {
   readonly dtype: DataType;
   references = 1;
   strings: unknown;
-  /** bf16 copy of a variable, made on first use and dropped when the variable is written in place. */
+  /** bf16 copy of a variable, made on first use, updated by the optimiser, dropped when the variable is written otherwise. */
   half: number | undefined;
+  /** Set while the tensor debugger watches. */
+  held: HeldHandles | undefined;
+  /** Channels-last bf16 copy of a convolution's weight, made on first use, dropped when the variable is written. */
+  turned: number | undefined;
 
   constructor(handle: number, dtype: DataType, strings?: unknown) {
     this.handle = handle;

@@ -16,7 +16,7 @@ struct Gelu {
     const Floats z = x * 0.70710678118654752f;
     const Floats magnitude = select(z < 0.0f, -z, z);
     const Floats gauss = exponential(-z * z);
-    const Floats t = 1.0f / (1.0f + 0.3275911f * magnitude);
+    const Floats t = reciprocal(1.0f + 0.3275911f * magnitude);
     Floats p = broadcast(1.061405429f);
     p = p * t - 1.453152027f;
     p = p * t + 1.421413741f;
@@ -31,7 +31,7 @@ struct Gelu {
 /// x·σ(1.702·x)
 struct QuickGelu {
   static Curve at(Floats x) {
-    const Floats s = 1.0f / (1.0f + exponential(-1.702f * x));
+    const Floats s = reciprocal(1.0f + exponential(-1.702f * x));
     return {x * s, s + 1.702f * x * s * (1.0f - s)};
   }
 };

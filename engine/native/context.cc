@@ -85,16 +85,33 @@ double Call::number(size_t index) const {
 bool Call::boolean(size_t index) const {
   bool value = false;
   if (index >= count || napi_get_value_bool(env, values[index], &value) != napi_ok) throw std::runtime_error("expected a boolean");
+  if (context->profile.on) context->profile.noteFlag(index, value);
   return value;
 }
 std::string Call::text(size_t index) const { return toText(env, values[index]); }
 std::vector<Tensor> Call::tensors(size_t index) const {
-  return toVector<Tensor>(env, values[index], [&](napi_value item) { return context->get(static_cast<int64_t>(toNumber(env, item))); });
+  auto list = toVector<Tensor>(env, values[index], [&](napi_value item) { return context->get(static_cast<int64_t>(toNumber(env, item))); });
+  if (context->profile.on) for (const Tensor& tensor : list) context->profile.noteInput(tensor);
+  return list;
+}
+std::vector<Tensor> Call::optionalTensors(size_t index) const {
+  return toVector<Tensor>(env, values[index], [&](napi_value item) {
+    return isNullish(env, item) ? Tensor() : context->get(static_cast<int64_t>(toNumber(env, item)));
+  });
 }
 std::vector<double> Call::numbers(size_t index) const {
   return toVector<double>(env, values[index], [&](napi_value item) { return toNumber(env, item); });
 }
 std::vector<int64_t> Call::integers(size_t index) const { return toIntegers(env, values[index], 0); }
+
+static size_t elementBytes(napi_typedarray_type type) {
+  switch (type) {
+    case napi_int8_array: case napi_uint8_array: case napi_uint8_clamped_array: return 1;
+    case napi_int16_array: case napi_uint16_array: return 2;
+    case napi_int32_array: case napi_uint32_array: case napi_float32_array: return 4;
+    default: return 8;
+  }
+}
 
 TypedArray Call::typedArray(size_t index) const {
   TypedArray array{};
@@ -104,6 +121,7 @@ TypedArray Call::typedArray(size_t index) const {
       napi_get_typedarray_info(env, values[index], &array.type, &array.length, &array.data, &buffer, &offset) != napi_ok) {
     throw std::runtime_error("expected a typed array");
   }
+  if (context->profile.on) context->profile.noteHostArray(index, elementBytes(array.type), array.length);
   return array;
 }
 
@@ -124,6 +142,7 @@ napi_value Call::wrap(Tensor tensor) const {
   if (!tensor.defined()) {
     napi_get_null(env, &value);
   } else {
+    if (context->profile.on) context->profile.noteOutput(tensor);
     napi_create_uint32(env, context->put(std::move(tensor)), &value);
   }
   return value;
@@ -155,7 +174,7 @@ void throwToJs(napi_env env, const char* message) {
 void define(napi_env env, napi_value exports, std::initializer_list<Function> functions) {
   for (const Function& function : functions) {
     napi_value value;
-    napi_create_function(env, function.name, NAPI_AUTO_LENGTH, function.callback, nullptr, &value);
+    napi_create_function(env, function.name, NAPI_AUTO_LENGTH, function.callback, const_cast<char*>(function.name), &value);
     napi_set_named_property(env, exports, function.name, value);
   }
 }

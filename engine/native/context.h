@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "profile.h"
+
 #if __has_include(<c10/util/Optional.h>)
 #include <c10/util/Optional.h>
 namespace covey { template <class T> using Optional = c10::optional<T>; }
@@ -49,6 +51,7 @@ struct Context {
   /// Shared with JavaScript: rank and shape of the last tensor a `call` returned first, so that no array has to be built.
   int32_t* meta = nullptr;
   napi_ref metaReference = nullptr;
+  Profile profile;
 
   uint32_t put(Tensor tensor);
   const Tensor& get(int64_t handle) const;
@@ -76,8 +79,14 @@ struct Call {
   int64_t integer(size_t index) const { return static_cast<int64_t>(number(index)); }
   bool boolean(size_t index) const;
   std::string text(size_t index) const;
-  const Tensor& tensor(size_t index) const { return context->get(integer(index)); }
+  const Tensor& tensor(size_t index) const {
+    const Tensor& found = context->get(integer(index));
+    if (context->profile.on) context->profile.noteInput(index, found);
+    return found;
+  }
   std::vector<Tensor> tensors(size_t index) const;
+  /// Undefined where an element is null.
+  std::vector<Tensor> optionalTensors(size_t index) const;
   std::vector<double> numbers(size_t index) const;
   std::vector<int64_t> integers(size_t index) const;
   TypedArray typedArray(size_t index) const;
@@ -99,16 +108,18 @@ std::vector<int64_t> toIntegers(napi_env env, napi_value value, int fixedLength)
 using Body = napi_value (*)(Call&);
 void throwToJs(napi_env env, const char* message);
 
-/// Adapts a body to N-API: no autograd, C++ errors become JavaScript exceptions.
+/// Adapts a body to N-API: no autograd, C++ errors become JavaScript exceptions, a running profile sees the call under its name.
 template <Body body>
 napi_value entry(napi_env env, napi_callback_info info) {
   Call call{env, nullptr, Call::argumentsMax, {}};
   void* data = nullptr;
+  void* name = nullptr;
   napi_get_instance_data(env, &data);
   call.context = static_cast<Context*>(data);
-  napi_get_cb_info(env, info, &call.count, call.values, nullptr, nullptr);
+  napi_get_cb_info(env, info, &call.count, call.values, nullptr, &name);
   try {
     at::AutoDispatchBelowADInplaceOrView noAutograd;
+    const ProfiledCall profiled(call.context->profile, static_cast<const char*>(name));
     return body(call);
   } catch (const c10::Error& error) {
     throwToJs(env, error.what_without_backtrace());
@@ -118,13 +129,23 @@ napi_value entry(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
+/// Bytes that CPU tensors of this process hold now, and at most since the last reset (allocator.cc).
+struct CpuMemory {
+  int64_t live, peak;
+};
+CpuMemory cpuMemory();
+void resetCpuPeak();
+
 struct Function {
+  /// A literal: it is kept by address.
   const char* name;
   napi_callback callback;
 };
 void define(napi_env env, napi_value exports, std::initializer_list<Function> functions);
 
 // One per file.
+void installAllocator();
+void defineAllocator(napi_env, napi_value exports);
 void defineDispatcher(napi_env, napi_value exports);
 void defineTensorIo(napi_env, napi_value exports);
 void defineHostMath(napi_env, napi_value exports);
@@ -134,6 +155,10 @@ void defineLayerNorm(napi_env, napi_value exports);
 void defineActivation(napi_env, napi_value exports);
 void defineAttention(napi_env, napi_value exports);
 void defineTokens(napi_env, napi_value exports);
+void defineConv(napi_env, napi_value exports);
+void defineBatchNorm(napi_env, napi_value exports);
+void definePool(napi_env, napi_value exports);
+void defineProfile(napi_env, napi_value exports);
 
 /// Own kernels read plain CPU memory.
 inline void requireCpu(const Tensor& tensor, const char* what) {

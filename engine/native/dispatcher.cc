@@ -167,6 +167,10 @@ napi_value callOperator(Call& call) {
       throw std::runtime_error(op.name + " argument " + std::to_string(i) + ": " + error.what());
     }
   }
+  if (context.profile.on) {
+    context.profile.rename(op.name);
+    for (const c10::IValue& argument : stack) context.profile.noteInput(argument);
+  }
   op.handle.callBoxed(&stack);
   if (!stack.empty() && stack[0].isTensor() && stack[0].toTensor().defined()) context.noteShape(stack[0].toTensor());
   napi_value result;

@@ -1,6 +1,4 @@
 // The addon's entry: one Context per environment, so that every worker thread has its own slots.
-#include <malloc.h>
-
 #include "context.h"
 
 namespace covey {
@@ -14,13 +12,6 @@ napi_value setThreads(Call& call) {
 
 napi_value describe(Call& call) {
   return call.wrapText(std::string("libtorch ") + COVEY_TORCH_VERSION);
-}
-
-/// Freed activations stay in the heap for the next step instead of going back to the kernel, which would clear each page again.
-void keepFreedMemory() {
-  mallopt(M_MMAP_THRESHOLD, 1 << 30);
-  mallopt(M_TRIM_THRESHOLD, 512 << 20);
-  mallopt(M_TOP_PAD, 64 << 20);
 }
 
 void shareMeta(napi_env env, napi_value exports, Context* context) {
@@ -43,9 +34,10 @@ NAPI_MODULE_INIT() {
   auto* context = new Context;
   context->stack.reserve(32);
   napi_set_instance_data(env, context, deleteContext, nullptr);
-  keepFreedMemory();
+  installAllocator();
   shareMeta(env, exports, context);
   define(env, exports, {{"setThreads", entry<setThreads>}, {"describe", entry<describe>}});
+  defineAllocator(env, exports);
   defineDispatcher(env, exports);
   defineTensorIo(env, exports);
   defineHostMath(env, exports);
@@ -55,5 +47,9 @@ NAPI_MODULE_INIT() {
   defineActivation(env, exports);
   defineAttention(env, exports);
   defineTokens(env, exports);
+  defineConv(env, exports);
+  defineBatchNorm(env, exports);
+  definePool(env, exports);
+  defineProfile(env, exports);
   return exports;
 }

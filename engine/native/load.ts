@@ -19,6 +19,17 @@ export const SCALAR_TYPES = {
   bfloat16: 15,
 } as const;
 
+/** What `profileStop` hands over; the arrays' layout is in profile.h. */
+export interface NativeProfile {
+  readonly names: readonly string[];
+  readonly name: Uint32Array;
+  readonly started: Float64Array;
+  readonly ended: Float64Array;
+  readonly details: Float64Array;
+  readonly detailsEnd: Uint32Array;
+  readonly dropped: number;
+}
+
 /**
  * The C++ surface (engine/native/*.cc). Every returned handle is the caller's to release; arguments stay the caller's. Errors are JavaScript
  * exceptions with code `ATEN`. Shapes and formulas are documented at the C++ functions.
@@ -28,6 +39,9 @@ export interface Addon {
   readonly meta: Int32Array;
   describe(): string;
   setThreads(count: number): number;
+  /** [live, peak, reserved] bytes of CPU tensors in this process. */
+  memoryStats(): Float64Array;
+  resetPeakMemory(): void;
 
   lookup(name: string, overload: string): number;
   call(operator: number, ...args: unknown[]): any;
@@ -44,6 +58,11 @@ export interface Addon {
   release(tensor: Handle): void;
   live(): number;
 
+  /** Starts recording this thread's calls; `inner` also the ATen operators inside them. */
+  profileStart(inner: boolean): void;
+  /** Fills `out` with [nanoseconds since profileStart, live bytes, peak bytes since the last mark]. */
+  profileMark(out: Float64Array): void;
+  profileStop(): NativeProfile;
   sumOfSquares(values: Float32Array): number;
   addVectors(target: Float32Array, source: Float32Array): void;
   digest(tensors: readonly Handle[]): string;
@@ -60,6 +79,7 @@ export interface Addon {
     beta2: number,
     eps: number,
     step: number,
+    halves: readonly (Handle | null)[],
   ): void;
 
   linear(x: Handle, weight: Handle, bias: Handle | null): Handle;
@@ -99,6 +119,54 @@ export interface Addon {
   selectTokensGradient(dy: Handle, index: Int32Array, tokens: number, scalarType: number): Handle;
   l2Normalize(x: Handle, normMin: number): [y: Handle, norms: Handle];
   l2NormalizeGradient(dy: Handle, y: Handle, norms: Handle, scalarType: number): Handle;
+
+  convWeight(weight: Handle, scalarType: number): Handle;
+  conv2d(x: Handle, weight: Handle, stride: number, padding: number): Handle;
+  conv2dGradient(
+    dy: Handle,
+    x: Handle,
+    weight: Handle,
+    stride: number,
+    padding: number,
+    wantX: boolean,
+    wantWeight: boolean,
+  ): [dx: Handle | null, dweight: Handle | null];
+  relu(x: Handle): Handle;
+  reluGradient(dy: Handle, y: Handle): Handle;
+  batchNorm(
+    x: Handle,
+    residual: Handle | null,
+    weight: Handle,
+    bias: Handle,
+    runningMean: Handle,
+    runningVariance: Handle,
+    training: boolean,
+    momentum: number,
+    eps: number,
+    relu: boolean,
+  ): [y: Handle, statistics: Handle];
+  batchNormGradient(
+    dy: Handle,
+    x: Handle,
+    y: Handle | null,
+    statistics: Handle,
+    weight: Handle,
+    bias: Handle,
+    training: boolean,
+    relu: boolean,
+  ): [dx: Handle, dweight: Handle, dbias: Handle, dresidual: Handle | null];
+  maxPool2d(x: Handle, size: number, stride: number, padding: number): [y: Handle, winner: Handle];
+  maxPool2dGradient(
+    dy: Handle,
+    winner: Handle,
+    inputShape: readonly number[],
+    size: number,
+    stride: number,
+    padding: number,
+    scalarType: number,
+  ): Handle;
+  globalAveragePool(x: Handle): Handle;
+  globalAveragePoolGradient(dy: Handle, inputShape: readonly number[], scalarType: number): Handle;
 }
 
 /** Where scripts/build-addon.mjs puts the addon. */

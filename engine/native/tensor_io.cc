@@ -82,12 +82,17 @@ Tensor floatsOf(const Tensor& tensor, size_t length, const char* what) {
   return tensor.to(at::kFloat).contiguous();
 }
 
+/// Runs body(begin, end) over elements that do not depend on each other.
+template <class F>
+void inPieces(size_t length, F&& body) { at::parallel_for(0, static_cast<int64_t>(length), 1 << 16, body); }
+
 // readInto(handle, Float32Array)
 napi_value readInto(Call& call) {
   size_t length;
   float* target = call.floats(1, &length);
   const Tensor source = floatsOf(call.tensor(0), length, "readInto");
-  std::memcpy(target, source.data_ptr<float>(), length * sizeof(float));
+  const float* from = source.data_ptr<float>();
+  inPieces(length, [&](int64_t begin, int64_t end) { std::memcpy(target + begin, from + begin, (end - begin) * sizeof(float)); });
   return call.undefined();
 }
 
@@ -96,7 +101,8 @@ napi_value addInto(Call& call) {
   size_t length;
   float* target = call.floats(1, &length);
   const Tensor source = floatsOf(call.tensor(0), length, "addInto");
-  addVectors(target, source.data_ptr<float>(), length);
+  const float* from = source.data_ptr<float>();
+  inPieces(length, [&](int64_t begin, int64_t end) { addVectors(target + begin, from + begin, end - begin); });
   return call.undefined();
 }
 
@@ -109,7 +115,8 @@ napi_value writeFrom(Call& call) {
   TORCH_CHECK(target.scalar_type() == at::kFloat, "writeFrom: expected a float32 tensor, got ", target.scalar_type());
   TORCH_CHECK(target.is_contiguous() && static_cast<size_t>(target.numel()) == length, "writeFrom: tensor has ", target.numel(),
               " elements (contiguous: ", target.is_contiguous(), "), the array ", length);
-  std::memcpy(target.data_ptr<float>(), source, length * sizeof(float));
+  float* to = target.data_ptr<float>();
+  inPieces(length, [&](int64_t begin, int64_t end) { std::memcpy(to + begin, source + begin, (end - begin) * sizeof(float)); });
   return call.undefined();
 }
 

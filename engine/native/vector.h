@@ -2,6 +2,9 @@
 // same sums in the same order.
 #pragma once
 #include <c10/util/BFloat16.h>
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
 
 #include <cstdint>
 #include <cstring>
@@ -25,11 +28,16 @@ inline Floats load(const c10::BFloat16* from) {
 inline void store(float* to, Floats value) { *reinterpret_cast<UnalignedFloats*>(to) = value; }
 /// Round to nearest even; NaN stays NaN.
 inline void store(c10::BFloat16* to, Floats value) {
+#ifdef __AVX512BF16__
+  const __m256bh halves = _mm512_cvtneps_pbh(reinterpret_cast<__m512>(value));
+  std::memcpy(to, &halves, sizeof halves);
+#else
   const Words bits = reinterpret_cast<Words>(value);
   const Words rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
   const Words isNan = reinterpret_cast<Words>(value != value);
   const Words chosen = (isNan & 0x7fc0u) | (~isNan & rounded);
   *reinterpret_cast<UnalignedHalves*>(to) = __builtin_convertvector(chosen, Halves);
+#endif
 }
 /// The first `count` lanes; the rest is zero.
 template <class T>
@@ -59,9 +67,30 @@ inline Floats select(Ints mask, Floats yes, Floats no) {
 inline Floats maximum(Floats a, Floats b) { return select(a > b, a, b); }
 inline Floats minimum(Floats a, Floats b) { return select(a < b, a, b); }
 
-/// e^x with about one unit in the last place; 0 below −87, +inf is not produced (x is clamped to 88). NaN stays NaN.
+/// 1/x, exact to an ulp or two; x is finite and not zero.
+inline Floats reciprocal(Floats x) {
+#ifdef __AVX512F__
+  const Floats guess = reinterpret_cast<Floats>(_mm512_rcp14_ps(reinterpret_cast<__m512>(x)));
+  return guess * (2.0f - x * guess);  // one step of Newton's doubles the fourteen bits
+#else
+  return 1.0f / x;
+#endif
+}
+
+/// p·2^whole
+inline Floats scaleByPower(Floats p, Floats whole) {
+#ifdef __AVX512F__
+  return reinterpret_cast<Floats>(_mm512_scalef_ps(reinterpret_cast<__m512>(p), reinterpret_cast<__m512>(whole)));
+#else
+  const Ints exponent = (__builtin_convertvector(whole, Ints) + 127) << 23;
+  return p * reinterpret_cast<Floats>(exponent);
+#endif
+}
+
+/// e^x with about one unit in the last place for x ≤ 88 (larger is taken as 88); below −87 it is at most e^−87. NaN stays NaN.
 inline Floats exponential(Floats x) {
-  const Floats clamped = minimum(maximum(x, broadcast(-87.0f)), broadcast(88.0f));
+  // The constants come first: a comparison with NaN then chooses x.
+  const Floats clamped = minimum(broadcast(88.0f), maximum(broadcast(-87.0f), x));
   constexpr float magic = 12582912.0f;  // 1.5·2^23: adding it rounds to a whole number
   const Floats shifted = clamped * 1.44269504088896341f + magic;
   const Floats whole = shifted - magic;
@@ -74,9 +103,7 @@ inline Floats exponential(Floats x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
-  const Ints exponent = (__builtin_convertvector(whole, Ints) + 127) << 23;
-  const Floats result = p * reinterpret_cast<Floats>(exponent);
-  return select(x < -87.0f, Floats{}, select(x != x, x, result));
+  return scaleByPower(p, whole);
 }
 
 /// target += source

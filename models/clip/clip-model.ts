@@ -1,7 +1,7 @@
 import type { ModelConfig } from '../../common/config/run-config.ts';
 import { CoveyError } from '../../common/errors.ts';
 import type { Tensor, Tensor2D, Tensor4D, Variable } from '../../engine/index.ts';
-import { l2Normalize, tf } from '../../engine/index.ts';
+import { l2Normalize, moduleScope, tf } from '../../engine/index.ts';
 import { imageFeatures } from './image-tower.ts';
 import { initialValues } from './initial-values.ts';
 import { elementCount, parameterSpecs } from './parameter-shapes.ts';
@@ -16,6 +16,11 @@ export interface ClipModelOptions {
   readonly logitScaleInit?: number;
   /** `zeros` skips drawing weights that `setWeights` will replace at once. Default `random`. */
   readonly init?: 'random' | 'zeros';
+  /**
+   * Transformer blocks of each tower, from the first, that backward computes again instead of holding what they saved. Same bits, less memory, up
+   * to a third more work. Default `none`.
+   */
+  readonly recompute?: 'none' | 'blocks' | number;
 }
 
 export interface Parameter {
@@ -42,11 +47,13 @@ export class ClipModel {
   readonly parameters: readonly Parameter[];
   readonly #byName: ReadonlyMap<string, Parameter>;
   readonly #precision: 'fp32' | 'bf16';
+  readonly #recomputedBlocks: number;
 
   constructor(config: ModelConfig, options: ClipModelOptions) {
-    const { seed, precision, logitScaleInit = Math.log(1 / 0.07), init = 'random' } = options;
+    const { seed, precision, logitScaleInit = Math.log(1 / 0.07), init = 'random', recompute = 'none' } = options;
     this.config = config;
     this.#precision = precision;
+    this.#recomputedBlocks = recompute === 'none' ? 0 : recompute === 'blocks' ? Number.POSITIVE_INFINITY : recompute;
     // tfjs keeps variables in one registry per thread, by name: two models must not collide in it.
     const instance = `clip-${instances++}`;
     this.parameters = parameterSpecs(config, logitScaleInit).map((spec) => {
@@ -81,8 +88,10 @@ export class ClipModel {
         { fields: { shape: x_BHWC.shape } },
       );
     }
-    return tf.tidy(
-      () => l2Normalize(imageFeatures(x_BHWC as Tensor4D, this.parameter, vision, this.#towerOptions())) as Tensor2D,
+    return moduleScope('image tower', () =>
+      tf.tidy(
+        () => l2Normalize(imageFeatures(x_BHWC as Tensor4D, this.parameter, vision, this.#towerOptions())) as Tensor2D,
+      ),
     );
   }
 
@@ -93,8 +102,10 @@ export class ClipModel {
   encodeText(ids_BL: Int32Array | Tensor, batch: number): Tensor2D {
     const ids = ids_BL instanceof Int32Array ? ids_BL : (ids_BL.dataSync() as Int32Array);
     const text = textBatch(ids, batch, this.config.text);
-    return tf.tidy(
-      () => l2Normalize(textFeatures(text, this.parameter, this.config.text, this.#towerOptions())) as Tensor2D,
+    return moduleScope('text tower', () =>
+      tf.tidy(
+        () => l2Normalize(textFeatures(text, this.parameter, this.config.text, this.#towerOptions())) as Tensor2D,
+      ),
     );
   }
 
@@ -145,6 +156,10 @@ export class ClipModel {
   }
 
   #towerOptions() {
-    return { precision: this.#precision, quickGelu: this.config.quickGelu };
+    return {
+      precision: this.#precision,
+      quickGelu: this.config.quickGelu,
+      recomputedBlocks: this.#recomputedBlocks,
+    };
   }
 }

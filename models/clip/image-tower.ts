@@ -3,6 +3,7 @@ import {
   addTokenAndPosition,
   layerNorm,
   linear,
+  moduleScope,
   patchify,
   type Tensor1D,
   type Tensor2D,
@@ -17,6 +18,8 @@ import { LAYER_NORM_EPS, type ParameterLookup, transformerPooled } from './trans
 export interface TowerOptions {
   readonly precision: 'fp32' | 'bf16';
   readonly quickGelu: boolean;
+  /** See transformer.ts. */
+  readonly recomputedBlocks: number;
 }
 
 /**
@@ -29,30 +32,38 @@ export function imageFeatures(
   x_BHWC: Tensor4D,
   parameter: ParameterLookup,
   config: VisionConfig,
-  { precision, quickGelu }: TowerOptions,
+  { precision, quickGelu, recomputedBlocks }: TowerOptions,
 ): Tensor2D {
   const { width, patchSize, layers, headWidth } = config;
-  const tokens_BTD = tf.tidy(() => {
-    const patches_BNP = toCompute(patchify(x_BHWC, patchSize), precision);
-    const kernel = tf.reshape(parameter('visual.conv1.weight'), [width, 3 * patchSize * patchSize]) as Tensor2D;
-    const patches_BND = linear(patches_BNP, kernel, null) as Tensor3D;
-    const positions: Tensor2D = parameter('visual.positional_embedding');
-    const positioned = addTokenAndPosition(patches_BND, parameter<Tensor1D>('visual.class_embedding'), positions);
-    return layerNorm(positioned, parameter('visual.ln_pre.weight'), parameter('visual.ln_pre.bias'), LAYER_NORM_EPS);
-  }) as Tensor3D;
+  const embedded_BTD = moduleScope('patch embedding', () =>
+    tf.tidy(() => {
+      const patches_BNP = toCompute(patchify(x_BHWC, patchSize), precision);
+      const kernel = tf.reshape(parameter('visual.conv1.weight'), [width, 3 * patchSize * patchSize]) as Tensor2D;
+      const patches_BND = linear(patches_BNP, kernel, null) as Tensor3D;
+      const positions: Tensor2D = parameter('visual.positional_embedding');
+      return addTokenAndPosition(patches_BND, parameter<Tensor1D>('visual.class_embedding'), positions);
+    }),
+  );
+  const tokens_BTD = moduleScope('ln_pre', () =>
+    layerNorm(embedded_BTD, parameter('visual.ln_pre.weight'), parameter('visual.ln_pre.bias'), LAYER_NORM_EPS),
+  ) as Tensor3D;
+  embedded_BTD.dispose();
   const pooled_BD = transformerPooled(tokens_BTD, parameter, {
     prefix: 'visual.transformer.resblocks',
     layers,
     heads: width / headWidth,
     causal: false,
     quickGelu,
+    recomputedBlocks,
     pooledToken: 0,
   });
-  const normed = layerNorm(
-    toFloat32(pooled_BD),
-    parameter('visual.ln_post.weight'),
-    parameter('visual.ln_post.bias'),
-    LAYER_NORM_EPS,
+  const normed = moduleScope('ln_post', () =>
+    layerNorm(
+      toFloat32(pooled_BD),
+      parameter('visual.ln_post.weight'),
+      parameter('visual.ln_post.bias'),
+      LAYER_NORM_EPS,
+    ),
   );
-  return tf.matMul(normed as Tensor2D, parameter<Tensor2D>('visual.proj'));
+  return moduleScope('projection', () => tf.matMul(normed as Tensor2D, parameter<Tensor2D>('visual.proj')));
 }

@@ -4,6 +4,7 @@ import {
   addTokenAndPosition,
   embedding,
   layerNorm,
+  moduleScope,
   type Tensor2D,
   type Tensor3D,
   tf,
@@ -79,31 +80,31 @@ export function textFeatures(
   text: TextBatch,
   parameter: ParameterLookup,
   config: TextConfig,
-  { precision, quickGelu }: TowerOptions,
+  { precision, quickGelu, recomputedBlocks }: TowerOptions,
 ): Tensor2D {
   const { batch, tokens } = text;
   const { width, heads, layers, contextLength } = config;
-  const embedded_BTD = tf.tidy(() => {
-    const ids_BT = tf.tensor2d(text.ids, [batch, tokens], 'int32');
-    const all: Tensor2D = parameter('positional_embedding');
-    const positions_TD = tokens === contextLength ? all : tf.slice(all, [0, 0], [tokens, width]);
-    const rows = embedding(parameter('token_embedding.weight'), ids_BT) as Tensor3D;
-    return addTokenAndPosition(toCompute(rows, precision), null, positions_TD);
-  });
+  const embedded_BTD = moduleScope('token embedding', () =>
+    tf.tidy(() => {
+      const ids_BT = tf.tensor2d(text.ids, [batch, tokens], 'int32');
+      const all: Tensor2D = parameter('positional_embedding');
+      const positions_TD = tokens === contextLength ? all : tf.slice(all, [0, 0], [tokens, width]);
+      const rows = embedding(parameter('token_embedding.weight'), ids_BT) as Tensor3D;
+      return addTokenAndPosition(toCompute(rows, precision), null, positions_TD);
+    }),
+  );
   const pooled_BD = transformerPooled(embedded_BTD, parameter, {
     prefix: 'transformer.resblocks',
     layers,
     heads,
     causal: true,
     quickGelu,
+    recomputedBlocks,
     pooledToken: text.ends,
   });
   // ln_final is row-wise, so it follows the pooling here and precedes it in open_clip.
-  const normed = layerNorm(
-    toFloat32(pooled_BD),
-    parameter('ln_final.weight'),
-    parameter('ln_final.bias'),
-    LAYER_NORM_EPS,
+  const normed = moduleScope('ln_final', () =>
+    layerNorm(toFloat32(pooled_BD), parameter('ln_final.weight'), parameter('ln_final.bias'), LAYER_NORM_EPS),
   );
-  return tf.matMul(normed as Tensor2D, parameter<Tensor2D>('text_projection'));
+  return moduleScope('projection', () => tf.matMul(normed as Tensor2D, parameter<Tensor2D>('text_projection')));
 }

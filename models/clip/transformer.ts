@@ -4,7 +4,9 @@ import {
   gelu,
   layerNorm,
   linear,
+  moduleScope,
   quickGelu,
+  recompute,
   selectTokens,
   type Tensor,
   type Tensor1D,
@@ -30,8 +32,10 @@ export interface TransformerOptions {
   readonly heads: number;
   readonly causal: boolean;
   readonly quickGelu: boolean;
-  /** The token the tower reads out: one for all, or one per item. */
-  readonly pooledToken: number | Int32Array;
+  /** The token the tower reads out: one for all, or one per item. Null: all of them. */
+  readonly pooledToken: number | Int32Array | null;
+  /** Of this many blocks, from the first, only the residual stream is held for backward; the rest is computed again. */
+  readonly recomputedBlocks: number;
 }
 
 /**
@@ -44,36 +48,73 @@ interface Stream {
 }
 
 /**
- * Runs all blocks and returns the pooled rows [B,D]. What follows the last block's attention works row by row, so it is done for the
+ * Runs all blocks and returns the pooled rows [B,D], or [B,T,D] where nothing is pooled. What follows the last block's attention works row by row, so it is done for the
  * pooled rows only: the same numbers for a fraction of that block's work. Each block's temporaries are freed when it ends unless
  * backward needs them.
  */
-export function transformerPooled(x_BTD: Tensor3D, parameter: ParameterLookup, options: TransformerOptions): Tensor2D {
+export function transformerPooled(
+  x_BTD: Tensor3D,
+  parameter: ParameterLookup,
+  options: TransformerOptions & { readonly pooledToken: number | Int32Array },
+): Tensor2D;
+export function transformerPooled(x_BTD: Tensor3D, parameter: ParameterLookup, options: TransformerOptions): Tensor;
+export function transformerPooled(x_BTD: Tensor3D, parameter: ParameterLookup, options: TransformerOptions): Tensor {
   let stream: Stream = { x: x_BTD, delta: null };
   for (let block = 0; block < options.layers; block++) {
     const input = stream;
-    stream = tf.tidy(() => residualBlock(input, block, parameter, options) as never);
+    stream = moduleScope(`block ${block}`, () =>
+      tf.tidy(() => residualBlock(input, block, parameter, options) as never),
+    );
     if (block > 0) input.x.dispose();
     input.delta?.dispose();
   }
-  return tf.add(stream.x, stream.delta!) as Tensor2D;
+  return tf.add(stream.x, stream.delta!);
 }
 
 function residualBlock(input: Stream, block: number, parameter: ParameterLookup, options: TransformerOptions): Stream {
   const get: ParameterLookup = (name) => parameter(`${options.prefix}.${block}.${name}`);
-  const { sum, normalised } = addThenNormalise(input, get);
-  const qkv = linear(normalised, get('attn.in_proj_weight'), get<Tensor1D>('attn.in_proj_bias')) as Tensor3D;
-  let mixed: Tensor = attention(qkv, options.heads, { causal: options.causal });
+  const { sum, normalised } = moduleScope('ln_1', () => addThenNormalise(input, get));
+  const isLast = block === options.layers - 1;
+  const rest = (skip: Tensor, x: Tensor): Tensor[] => afterFirstNorm(skip, x, isLast, get, options);
+  if (block >= options.recomputedBlocks) return streamOf(rest(sum, normalised));
+  // The layer norm has saved the sum already, so that nothing but the sum is held.
+  const normalise = (x: Tensor) => [layerNorm(x, get('ln_1.weight'), get<Tensor1D>('ln_1.bias'), LAYER_NORM_EPS)];
+  const keep = { count: 1, remake: (x: Tensor) => normalise(x) };
+  return streamOf(recompute((skip, x) => rest(skip!, x!), [sum, normalised], { keep }));
+}
+
+function streamOf([x, delta]: readonly Tensor[]): Stream {
+  return { x: x!, delta: delta! };
+}
+
+/** Attention and the multi-layer perceptron: [x, delta] of the next stream. */
+function afterFirstNorm(
+  sum: Tensor,
+  normalised: Tensor,
+  isLast: boolean,
+  get: ParameterLookup,
+  options: TransformerOptions,
+): Tensor[] {
   let skip = sum;
-  if (block === options.layers - 1) {
-    mixed = selectTokens(mixed as Tensor3D, options.pooledToken);
-    skip = selectTokens(sum as Tensor3D, options.pooledToken);
-  }
-  const attended = linear(mixed, get('attn.out_proj.weight'), get<Tensor1D>('attn.out_proj.bias'));
-  const second = addLayerNorm(skip, attended, get('ln_2.weight'), get<Tensor1D>('ln_2.bias'), LAYER_NORM_EPS);
-  const hidden = linear(second.normalised, get('mlp.c_fc.weight'), get<Tensor1D>('mlp.c_fc.bias'));
-  const activated = options.quickGelu ? quickGelu(hidden) : gelu(hidden);
-  return { x: second.sum, delta: linear(activated, get('mlp.c_proj.weight'), get<Tensor1D>('mlp.c_proj.bias')) };
+  const { pooledToken } = options;
+  const attended = moduleScope('attention', () => {
+    const qkv = linear(normalised, get('attn.in_proj_weight'), get<Tensor1D>('attn.in_proj_bias')) as Tensor3D;
+    let mixed: Tensor = attention(qkv, options.heads, { causal: options.causal });
+    if (isLast && pooledToken !== null) {
+      mixed = selectTokens(mixed as Tensor3D, pooledToken);
+      skip = selectTokens(sum as Tensor3D, pooledToken);
+    }
+    return linear(mixed, get('attn.out_proj.weight'), get<Tensor1D>('attn.out_proj.bias'));
+  });
+  const second = moduleScope('ln_2', () =>
+    addLayerNorm(skip, attended, get('ln_2.weight'), get<Tensor1D>('ln_2.bias'), LAYER_NORM_EPS),
+  );
+  const delta = moduleScope('mlp', () => {
+    const hidden = linear(second.normalised, get('mlp.c_fc.weight'), get<Tensor1D>('mlp.c_fc.bias'));
+    const activated = options.quickGelu ? quickGelu(hidden) : gelu(hidden);
+    return linear(activated, get('mlp.c_proj.weight'), get<Tensor1D>('mlp.c_proj.bias'));
+  });
+  return [second.sum, delta];
 }
 
 function addThenNormalise({ x, delta }: Stream, get: ParameterLookup): { sum: Tensor; normalised: Tensor } {

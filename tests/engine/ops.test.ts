@@ -1,5 +1,6 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 import { RandomStream } from '../../common/random.ts';
+import type { EngineName } from '../../engine/capabilities.ts';
 import {
   addLayerNorm,
   addTokenAndPosition,
@@ -72,7 +73,7 @@ const CASES: Record<string, { shapes: Record<string, number[]>; run: Op }> = {
 };
 
 /** Output, then each input's gradient of Σ output·cos(index). */
-async function evaluate(engine: 'cpu' | 'torch', inputs: Inputs, run: Op): Promise<Float32Array[]> {
+async function evaluate(engine: EngineName, inputs: Inputs, run: Op): Promise<Float32Array[]> {
   const loaded = await loadEngine({ engine, threads: 1 });
   const before = tf.memory().numTensors;
   const names = Object.keys(inputs);

@@ -1,8 +1,18 @@
 import { existsSync } from 'node:fs';
+import { findTfjsNode } from '../../engine/backend/tfjs-node.ts';
+import type { EngineName } from '../../engine/capabilities.ts';
 import { addonPath } from '../../engine/native/load.ts';
-
-/** Engines that this machine can run: `cpu` always, `torch` where its addon is built. */
-export const engineNames = existsSync(addonPath()) ? (['cpu', 'torch'] as const) : (['cpu'] as const);
 
 /** For tests of the torch engine alone. */
 export const hasTorch = existsSync(addonPath());
+
+/** For tests of the tensorflow engine alone: true once `npm run tensorflow:build` was run, or where tfjs-node is installed. */
+export const hasTensorflow = findTfjsNode() !== undefined;
+
+/** Engines that this machine can run: `cpu` and `wasm` always, the others where they are built. */
+export const engineNames: readonly EngineName[] = [
+  'cpu',
+  'wasm',
+  ...(hasTorch ? (['torch'] as const) : []),
+  ...(hasTensorflow ? (['tensorflow'] as const) : []),
+];

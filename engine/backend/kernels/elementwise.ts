@@ -1,21 +1,40 @@
 import { CoveyError } from '../../../common/errors.ts';
-import { type DataType, upcastType } from '../../tf.ts';
-import { input, type Kernel, type KernelTable } from './kernel.ts';
+import type { Handle } from '../../native/load.ts';
+import { type DataType, type TensorInfo, upcastType } from '../../tf.ts';
+import { input, type Kernel, type KernelScope, type KernelTable } from './kernel.ts';
+
+/** ATen refuses to compute with truth values: they go as integers, and what is not 0 comes back as true. */
+function throughIntegers(
+  scope: KernelScope,
+  tensors: readonly TensorInfo[],
+  compute: (...handles: Handle[]) => Handle,
+): Handle {
+  const result = compute(...tensors.map((x) => scope.cast(scope.in(x), 'int32')));
+  return scope.cast(scope.cast(result, 'int32'), 'bool');
+}
+
+/** Floats as whole numbers the way JavaScript's typed arrays take them: cut off, and 0 for what is not finite. */
+function toIntegers(scope: KernelScope, values: Handle, dtype: DataType): Handle {
+  return scope.cast(scope.cast(scope.call('nan_to_num', values, 0, 0, 0), 'int32'), dtype);
+}
 
 /** Keeps the input's type. */
-function unary(aten: string): Kernel {
+function unary(aten: string, ...args: unknown[]): Kernel {
   return (scope, inputs) => {
     const x = input(inputs, 'x');
-    return scope.out(scope.call(aten, scope.in(x)), x.dtype, x.shape);
+    const compute = (values: Handle) => scope.call(aten, values, ...args);
+    if (x.dtype === 'bool') return scope.out(throughIntegers(scope, [x], compute), 'bool', x.shape);
+    return scope.out(compute(scope.in(x)), x.dtype, x.shape);
   };
 }
 
-/** Computes in floating point whatever comes in. */
-function floating(aten: string, ...args: unknown[]): Kernel {
+/** Computes in floating point whatever comes in. Most of tfjs's ops cast to it beforehand; the others keep the type, as here. */
+function floating(aten: string): Kernel {
   return (scope, inputs) => {
     const x = input(inputs, 'x');
-    const result = scope.call(aten, scope.float(x), ...args);
-    return scope.out(result, 'float32', x.shape);
+    const result = scope.call(aten, scope.float(x));
+    if (x.dtype === 'float32' || aten === 'exp') return scope.out(result, 'float32', x.shape);
+    return scope.out(toIntegers(scope, result, x.dtype), x.dtype, x.shape);
   };
 }
 
@@ -26,50 +45,58 @@ function predicate(aten: string): Kernel {
   };
 }
 
-function binary(aten: string, dtype?: DataType): Kernel {
+/** Keeps the first input's type, or makes truth values. */
+function binary(aten: string, result?: 'bool'): Kernel {
   return (scope, inputs) => {
     const a = input(inputs, 'a');
-    return scope.out(scope.call(aten, scope.in(a), scope.in(input(inputs, 'b'))), dtype ?? a.dtype);
+    const b = input(inputs, 'b');
+    const dtype = result ?? a.dtype;
+    const value = scope.call(aten, scope.in(a), scope.in(b));
+    // Floats may be bf16 and stay so; integers may have become floats or 64 bits wide on the way.
+    return scope.out(dtype === 'int32' ? scope.cast(value, dtype) : value, dtype);
   };
 }
 
-/** Arithmetic of truth values is done in integers: ATen refuses to subtract them. */
+/** Numbers to numbers of the same type. */
 function arithmetic(aten: string): Kernel {
+  const ofNumbers = binary(aten);
   return (scope, inputs, attrs) => {
     const a = input(inputs, 'a');
-    if (a.dtype !== 'bool') return binary(aten)(scope, inputs, attrs);
-    const result = scope.call(
-      aten,
-      scope.cast(scope.in(a), 'int32'),
-      scope.cast(scope.in(input(inputs, 'b')), 'int32'),
+    if (a.dtype !== 'bool') return ofNumbers(scope, inputs, attrs);
+    const tensors = [a, input(inputs, 'b')];
+    return scope.out(
+      throughIntegers(scope, tensors, (x, y) => scope.call(aten, x, y)),
+      'bool',
     );
-    return scope.out(scope.cast(result, 'bool'), 'bool');
   };
 }
 
-const divide: Kernel = (scope, inputs) => {
-  const a = input(inputs, 'a');
-  const quotient = scope.call('div.Tensor', scope.in(a), scope.in(input(inputs, 'b')));
-  return scope.out(a.dtype === 'int32' ? scope.cast(scope.call('trunc', quotient), 'int32') : quotient, a.dtype);
-};
+/** Integers in fp64, where they are exact, and where dividing by 0 is no error. */
+function inDoubles(aten: string): Kernel {
+  return (scope, inputs) => {
+    const a = input(inputs, 'a');
+    const b = input(inputs, 'b');
+    if (a.dtype === 'float32' || a.dtype === 'complex64')
+      return scope.out(scope.call(aten, scope.in(a), scope.in(b)), a.dtype);
+    const result = scope.call(aten, scope.double(scope.in(a)), scope.double(scope.in(b)));
+    return scope.out(toIntegers(scope, result, a.dtype), a.dtype);
+  };
+}
 
 const floorDivide: Kernel = (scope, inputs) => {
-  const quotient = scope.call('div.Tensor_mode', scope.in(input(inputs, 'a')), scope.in(input(inputs, 'b')), 'floor');
-  return scope.out(scope.cast(quotient, 'int32'), 'int32');
-};
-
-const power: Kernel = (scope, inputs) => {
-  const a = input(inputs, 'a');
-  const b = input(inputs, 'b');
-  if (a.dtype !== 'int32') return scope.out(scope.call('pow.Tensor_Tensor', scope.in(a), scope.in(b)), a.dtype);
-  const result = scope.call('pow.Tensor_Tensor', scope.double(scope.in(a)), scope.double(scope.in(b)));
-  return scope.out(scope.cast(result, 'int32'), 'int32');
+  const [a, b] = [input(inputs, 'a'), input(inputs, 'b')].map((x) => scope.double(scope.in(x)));
+  return scope.out(toIntegers(scope, scope.call('div.Tensor_mode', a, b, 'floor'), 'int32'), 'int32');
 };
 
 const squaredDifference: Kernel = (scope, inputs) => {
   const a = input(inputs, 'a');
-  const difference = scope.call('sub.Tensor', scope.in(a), scope.in(input(inputs, 'b')));
-  return scope.out(scope.call('mul.Tensor', difference, difference), a.dtype);
+  const b = input(inputs, 'b');
+  const squared = (x: Handle, y: Handle) => {
+    const difference = scope.call('sub.Tensor', x, y);
+    return scope.call('mul.Tensor', difference, difference);
+  };
+  if (a.dtype === 'bool') return scope.out(throughIntegers(scope, [a, b], squared), 'bool');
+  return scope.out(squared(scope.in(a), scope.in(b)), a.dtype);
 };
 
 const addN: Kernel = (scope, inputs) => {
@@ -116,6 +143,22 @@ const select: Kernel = (scope, inputs) => {
   return scope.out(scope.call('where.self', mask, scope.in(t), scope.in(e)), upcastType(t.dtype, e.dtype), shape);
 };
 
+/** x where x ≥ 0, alpha·x below; alpha is a tensor that broadcasts. */
+const prelu: Kernel = (scope, inputs) => {
+  const x = input(inputs, 'x');
+  const scaled = scope.call('mul.Tensor', scope.float(x), scope.float(input(inputs, 'alpha')));
+  const kept = scope.backend.isHalf(x) ? scope.cast(scope.in(x), 'float32') : scope.float(x);
+  const chosen = scope.call('where.self', scope.call('lt.Scalar', scope.in(x), 0), scope.cast(scaled, 'float32'), kept);
+  return scope.out(chosen, 'float32', x.shape);
+};
+
+/** From elu's result: dy where y ≥ 0, dy·(y + 1) below. */
+const eluGradient: Kernel = (scope, inputs) => {
+  const y = input(inputs, 'y');
+  const dy = scope.in(input(inputs, 'dy'));
+  return scope.out(scope.call('elu_backward', dy, 1, 1, 1, true, scope.in(y)), 'float32', y.shape);
+};
+
 const FLOATING = {
   Acos: 'acos',
   Acosh: 'acosh',
@@ -150,6 +193,15 @@ const SAME_TYPE = {
   Round: 'round',
   Square: 'square',
   Relu: 'relu',
+  Sign: 'sign',
+} as const;
+const ARITHMETIC = {
+  Add: 'add.Tensor',
+  Sub: 'sub.Tensor',
+  Multiply: 'mul.Tensor',
+  Maximum: 'maximum',
+  Minimum: 'minimum',
+  Atan2: 'atan2',
 } as const;
 const COMPARISONS = {
   Equal: 'eq',
@@ -170,18 +222,21 @@ export const elementwiseKernels: KernelTable = {
   ...tableOf(SAME_TYPE, unary),
   ...tableOf(COMPARISONS, (aten) => binary(`${aten}.Tensor`, 'bool')),
   ...tableOf({ IsFinite: 'isfinite', IsInf: 'isinf', IsNan: 'isnan', LogicalNot: 'logical_not' }, predicate),
-  ...tableOf({ Add: 'add.Tensor', Sub: 'sub.Tensor', Multiply: 'mul.Tensor' }, arithmetic),
-  ...tableOf({ Maximum: 'maximum', Minimum: 'minimum', Mod: 'remainder.Tensor' }, (aten) => binary(aten)),
+  ...tableOf(ARITHMETIC, arithmetic),
   ...tableOf({ LogicalAnd: 'logical_and', LogicalOr: 'logical_or', LogicalXor: 'logical_xor' }, (aten) =>
     binary(aten, 'bool'),
   ),
-  RealDiv: divide,
+  RealDiv: inDoubles('div.Tensor'),
+  Mod: inDoubles('remainder.Tensor'),
+  Pow: inDoubles('pow.Tensor_Tensor'),
   FloorDiv: floorDivide,
-  Pow: power,
   SquaredDifference: squaredDifference,
   AddN: addN,
   ClipByValue: clip,
-  Relu6: floating('clamp', 0, 6),
+  Relu6: unary('clamp', 0, 6),
+  Prelu: prelu,
+  EluGrad: eluGradient,
+  BitwiseAnd: binary('bitwise_and.Tensor'),
   LeakyRelu: leakyRelu,
   Step: step,
   Select: select,

@@ -1,6 +1,6 @@
 import { CoveyError } from '../../../common/errors.ts';
 import { type Handle, SCALAR_TYPES } from '../../native/load.ts';
-import type { DataType, TensorInfo } from '../../tf.ts';
+import { type DataType, type TensorInfo, util } from '../../tf.ts';
 import { storageOf, type TorchBackend } from '../torch-backend.ts';
 import { TorchData } from '../torch-data.ts';
 
@@ -34,29 +34,23 @@ export class KernelScope {
 
   /** Calls an ATen operator with one result. `name` may carry an overload: `add.Tensor`. */
   call(name: string, ...args: unknown[]): Handle {
-    const handle = this.backend.addon.call(this.#operator(name), ...args) as Handle;
-    this.#temporaries.push(handle);
-    return handle;
+    return this.#keep(this.backend.addon.call(this.#operator(name), ...args) as Handle);
   }
 
-  /** Calls an ATen operator with several results. */
+  /** Calls an ATen operator with several results; those that it was told not to compute are null, and not for use. */
   callMany(name: string, ...args: unknown[]): Handle[] {
     const handles = this.backend.addon.call(this.#operator(name), ...args) as Handle[];
-    this.#temporaries.push(...handles);
+    this.#temporaries.push(...handles.filter((handle) => handle !== null));
     return handles;
   }
 
   /** Another handle to the same storage, for results that share their input's. */
   alias(handle: Handle): Handle {
-    const other = this.backend.addon.alias(handle);
-    this.#temporaries.push(other);
-    return other;
+    return this.#keep(this.backend.addon.alias(handle));
   }
 
   cast(handle: Handle, dtype: string): Handle {
-    const cast = this.backend.addon.castTo(handle, storageOf(dtype));
-    this.#temporaries.push(cast);
-    return cast;
+    return this.#keep(this.backend.addon.castTo(handle, storageOf(dtype)));
   }
 
   /** The input as floats: bf16 stays as it is. */
@@ -65,15 +59,30 @@ export class KernelScope {
   }
 
   double(handle: Handle): Handle {
-    const cast = this.backend.addon.castTo(handle, SCALAR_TYPES.float64);
-    this.#temporaries.push(cast);
-    return cast;
+    return this.#keep(this.backend.addon.castTo(handle, SCALAR_TYPES.float64));
+  }
+
+  /** 64-bit integers, which some of ATen's indexing operators insist on. */
+  long(handle: Handle): Handle {
+    return this.#keep(this.backend.addon.castTo(handle, SCALAR_TYPES.int64));
+  }
+
+  /** A tensor of values computed in JavaScript. */
+  upload(values: Int32Array | Float32Array, shape: readonly number[]): Handle {
+    const dtype = values instanceof Int32Array ? SCALAR_TYPES.int32 : SCALAR_TYPES.float32;
+    return this.#keep(this.backend.addon.fromTyped(values, shape, dtype));
   }
 
   /** A result. Without `shape` it is read from the tensor. */
   out(handle: Handle, dtype: DataType, shape?: readonly number[]): TensorInfo {
     const dataId = this.backend.adopt(handle, dtype);
     return { dataId, dtype, shape: [...(shape ?? this.backend.addon.shape(handle))] };
+  }
+
+  /** A result of strings, which have no storage in libtorch. */
+  strings(values: readonly string[], shape: readonly number[]): TensorInfo {
+    const bytes = values.map((value) => util.encodeString(value));
+    return { dataId: this.backend.write(bytes, [...shape], 'string'), dtype: 'string', shape: [...shape] };
   }
 
   /** Runs a kernel and cleans up behind it. */
@@ -87,6 +96,11 @@ export class KernelScope {
       const kept = new Set(results.map(({ dataId }) => (dataId instanceof TorchData ? dataId.handle : -1)));
       for (const handle of this.#temporaries) if (!kept.has(handle)) this.backend.addon.release(handle);
     }
+  }
+
+  #keep(handle: Handle): Handle {
+    this.#temporaries.push(handle);
+    return handle;
   }
 
   #operator(name: string): number {

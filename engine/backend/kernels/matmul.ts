@@ -1,6 +1,7 @@
 import { CoveyError } from '../../../common/errors.ts';
 import type { Handle } from '../../native/load.ts';
-import { broadcast_util, type TensorInfo, upcastType } from '../../tf.ts';
+import { backend_util, broadcast_util, type Tensor, type TensorInfo, upcastType, util } from '../../tf.ts';
+import { activated } from './activated.ts';
 import { input, type Kernel, type KernelScope, type KernelTable } from './kernel.ts';
 
 interface Product {
@@ -14,6 +15,10 @@ function product(scope: KernelScope, a: TensorInfo, b: TensorInfo, transposeA: b
     const [rows, columns] = tensor.shape.slice(-2) as [number, number];
     return transposed ? [columns, rows] : [rows, columns];
   };
+  util.assert(
+    a.shape.length >= 2 && b.shape.length >= 2,
+    () => `Cannot multiply [${a.shape}] by [${b.shape}]: both need two axes or more`,
+  );
   const [rows, inner] = sides(a, transposeA);
   const [innerB, columns] = sides(b, transposeB);
   if (inner !== innerB) {
@@ -40,34 +45,6 @@ function product(scope: KernelScope, a: TensorInfo, b: TensorInfo, transposeA: b
   return { handle: scope.call('matmul', left, right), shape };
 }
 
-function activated(
-  scope: KernelScope,
-  handle: Handle,
-  activation: string | undefined,
-  alpha: number,
-  slope?: TensorInfo,
-): Handle {
-  switch (activation) {
-    case undefined:
-    case 'linear':
-      return handle;
-    case 'relu':
-    case 'elu':
-    case 'sigmoid':
-      return scope.call(activation, handle);
-    case 'relu6':
-      return scope.call('clamp', handle, 0, 6);
-    case 'leakyrelu':
-      return scope.call('leaky_relu', handle, alpha);
-    case 'prelu': {
-      const scaled = scope.call('mul.Tensor', handle, scope.in(slope!));
-      return scope.call('where.self', scope.call('ge.Scalar', handle, 0), handle, scaled);
-    }
-    default:
-      throw new CoveyError('UNSUPPORTED', `Cannot fuse activation ${activation} into a product`);
-  }
-}
-
 const batchMatMul: Kernel = (scope, inputs, attrs) => {
   const a = input(inputs, 'a');
   const b = input(inputs, 'b');
@@ -85,12 +62,28 @@ const fusedMatMul: Kernel = (scope, inputs, attrs) => {
   );
   const { bias, preluActivationWeights } = inputs;
   const sum = bias ? scope.call('add.Tensor', handle, scope.in(bias)) : handle;
-  const alpha = attrs['leakyreluAlpha'];
-  return scope.out(
-    activated(scope, sum, attrs['activation'] ?? undefined, alpha, preluActivationWeights),
-    'float32',
-    shape,
-  );
+  const result = activated(scope, sum, {
+    activation: attrs['activation'] ?? undefined,
+    alpha: attrs['leakyreluAlpha'],
+    slope: preluActivationWeights && scope.in(preluActivationWeights),
+  });
+  return scope.out(result, 'float32', shape);
 };
 
-export const matmulKernels: KernelTable = { BatchMatMul: batchMatMul, _FusedMatMul: fusedMatMul };
+/** One or two operands, as tfjs allows; its own decoder reports a malformed equation. */
+const einsum: Kernel = (scope, inputs, attrs) => {
+  const operands = Object.values(inputs);
+  const equation = attrs['equation'] as string;
+  const { allDims, idDims } = backend_util.decodeEinsumEquation(equation, operands.length);
+  backend_util.checkEinsumDimSizes(allDims.length, idDims, operands as unknown as Tensor[]);
+  const dtype = operands.reduce((type, { dtype }) => upcastType(type, dtype), operands[0]!.dtype);
+  // Integers go through fp64, as in `product`.
+  const exact = dtype === 'int32' || dtype === 'bool';
+  const handles = operands.map((operand) =>
+    exact ? scope.double(scope.in(operand)) : scope.cast(scope.in(operand), dtype),
+  );
+  const result = scope.call('einsum', equation, handles);
+  return scope.out(exact ? scope.cast(result, dtype) : result, dtype);
+};
+
+export const matmulKernels: KernelTable = { BatchMatMul: batchMatMul, _FusedMatMul: fusedMatMul, Einsum: einsum };

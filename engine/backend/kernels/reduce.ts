@@ -1,5 +1,6 @@
+import type { Handle } from '../../native/load.ts';
 import { backend_util, type TensorInfo, util } from '../../tf.ts';
-import { input, type Kernel, type KernelTable } from './kernel.ts';
+import { input, type Kernel, type KernelScope, type KernelTable } from './kernel.ts';
 
 function axesOf(axis: number | number[] | undefined, x: TensorInfo): number[] {
   return util.parseAxisParam(axis as number[], x.shape);
@@ -59,12 +60,18 @@ function stepwise(aten: string, dtypeOf: (x: TensorInfo) => TensorInfo['dtype'])
   };
 }
 
-function position(aten: string): Kernel {
+/** tfjs passes over NaN, ATen takes it for the extremum: it becomes the value that loses. */
+function position(aten: 'argmax' | 'argmin'): Kernel {
+  const loser = aten === 'argmax' ? -Infinity : Infinity;
+  const comparable = (scope: KernelScope, x: TensorInfo): Handle => {
+    if (x.dtype === 'bool') return scope.cast(scope.in(x), 'int32');
+    if (x.dtype !== 'float32') return scope.in(x);
+    return scope.call('nan_to_num', scope.in(x), loser, Infinity, -Infinity);
+  };
   return (scope, inputs, attrs) => {
     const x = input(inputs, 'x');
     const axes = axesOf(attrs['axis'], x);
-    const values = x.dtype === 'bool' ? scope.cast(scope.in(x), 'int32') : scope.in(x);
-    const index = scope.call(aten, values, x.shape.length > 0 ? axes[0] : null, false);
+    const index = scope.call(aten, comparable(scope, x), x.shape.length > 0 ? axes[0] : null, false);
     return scope.out(scope.cast(index, 'int32'), 'int32', reducedShape(x, axes, false));
   };
 }

@@ -2,19 +2,45 @@ import { getKernelsForBackend, type KernelFunc, registerKernel } from '../../tf.
 import { TORCH_BACKEND } from '../active.ts';
 import { fallbackKernel } from '../fallback.ts';
 import type { TorchBackend } from '../torch-backend.ts';
+import { blockKernels } from './blocks.ts';
+import { complexKernels } from './complex.ts';
+import { convKernels } from './conv.ts';
 import { elementwiseKernels } from './elementwise.ts';
 import { gatherKernels } from './gather.ts';
+import { generateKernels } from './generate.ts';
+import { registerIndexFlag } from './indices.ts';
 import { type Attributes, type Kernel, type KernelInputs, KernelScope, type KernelTable } from './kernel.ts';
 import { matmulKernels } from './matmul.ts';
+import { orderKernels } from './order.ts';
+import { poolKernels } from './pool.ts';
 import { reduceKernels } from './reduce.ts';
+import { resizeKernels } from './resize.ts';
+import { responseNormKernels } from './response-norm.ts';
+import { scatterKernels } from './scatter.ts';
 import { shapeKernels } from './shape.ts';
 
-/** Every family; convolution and pooling will be two more. */
-const TABLES: readonly KernelTable[] = [elementwiseKernels, reduceKernels, shapeKernels, matmulKernels, gatherKernels];
+/** Our kernels by family. What tfjs names and no family has runs in JavaScript (docs/engine-kernels.md). */
+export const KERNEL_FAMILIES: Readonly<Record<string, KernelTable>> = {
+  elementwise: elementwiseKernels,
+  reduce: reduceKernels,
+  shape: shapeKernels,
+  matmul: matmulKernels,
+  conv: convKernels,
+  pool: poolKernels,
+  gather: gatherKernels,
+  generate: generateKernels,
+  scatter: scatterKernels,
+  order: orderKernels,
+  blocks: blockKernels,
+  resize: resizeKernels,
+  complex: complexKernels,
+  'response norm': responseNormKernels,
+};
 
 /** Registers our kernels, and tfjs's JavaScript ones on copies for all names we do not have. Once per thread. */
 export function registerTorchKernels(backend: TorchBackend): void {
-  const native = new Map<string, Kernel>(TABLES.flatMap((table) => Object.entries(table)));
+  registerIndexFlag();
+  const native = new Map<string, Kernel>(Object.values(KERNEL_FAMILIES).flatMap((table) => Object.entries(table)));
   for (const [kernelName, kernel] of native) {
     const fallback = cpuKernel(kernelName, backend);
     const kernelFunc: KernelFunc = (params) => {

@@ -28,6 +28,10 @@ const reshape: Kernel = (scope, inputs, attrs) => {
 const expandDims: Kernel = (scope, inputs, attrs) => {
   const x = input(inputs, 'input');
   const rank = x.shape.length;
+  util.assert(
+    attrs['dim'] >= -(rank + 1) && attrs['dim'] <= rank,
+    () => `Axis must be in the interval [${-(rank + 1)}, ${rank}]`,
+  );
   const axis = attrs['dim'] < 0 ? attrs['dim'] + rank + 1 : attrs['dim'];
   const shape = [...x.shape.slice(0, axis), 1, ...x.shape.slice(axis)];
   return scope.out(scope.call('reshape', scope.in(x), shape), x.dtype, shape);
@@ -67,6 +71,9 @@ const concat: Kernel = (scope, inputs, attrs) => {
 
 const pack: Kernel = (scope, inputs, attrs) => {
   const parts = Object.values(inputs);
+  for (const { dtype } of parts) {
+    util.assert(dtype === parts[0]!.dtype, () => 'All tensors passed to stack must have matching dtypes');
+  }
   return scope.out(
     scope.call(
       'stack',
@@ -120,11 +127,15 @@ const pad: Kernel = (scope, inputs, attrs) => {
 const cast: Kernel = (scope, inputs, attrs) => {
   const x = input(inputs, 'x');
   if (x.dtype === attrs['dtype']) return identity(scope, inputs, attrs);
-  return scope.out(scope.cast(scope.in(x), attrs['dtype']), attrs['dtype'], x.shape);
+  // Of a complex number only the real part is kept: ATen does the same, but warns.
+  const source = x.dtype === 'complex64' ? scope.call('real', scope.in(x)) : scope.in(x);
+  return scope.out(scope.cast(source, attrs['dtype']), attrs['dtype'], x.shape);
 };
 
 const fill: Kernel = (scope, _inputs, attrs) => {
   const dtype = attrs['dtype'] ?? util.inferDtype(attrs['value']);
+  if (dtype === 'string')
+    return scope.strings(new Array(util.sizeFromShape(attrs['shape'])).fill(attrs['value']), attrs['shape']);
   return scope.out(scope.call('full', attrs['shape'], attrs['value'], storageOf(dtype)), dtype, attrs['shape']);
 };
 

@@ -1,0 +1,114 @@
+import { createRequire } from 'node:module';
+import path from 'node:path';
+import { borrowMissingKernels, type HostAccess } from './backend/missing-kernels.ts';
+import { requireOnOurCore } from './backend/our-core.ts';
+import { replaceSegmentSum } from './backend/segment-sum.ts';
+import { InPlaceEngine } from './host-engine.ts';
+import {
+  backend,
+  findBackend,
+  getKernel,
+  type KernelBackend,
+  registerKernel,
+  setBackend,
+  type Tensor,
+  type TensorInfo,
+  unregisterKernel,
+  version_core,
+} from './tf.ts';
+
+const PACKAGE = '@tensorflow/tfjs-backend-wasm';
+
+interface WasmPackage {
+  setWasmPaths(folder: string): void;
+}
+
+interface WasmRecord {
+  id: number;
+  readonly memoryOffset: number;
+}
+
+interface WasmBackend extends HostAccess {
+  readonly dataIdMap: { get(dataId: object): WasmRecord };
+  dataIdNextNumber: number;
+  readonly wasm: {
+    readonly tfjs: {
+      registerTensor(id: number, size: number, memoryOffset: number): void;
+      disposeData(id: number): void;
+    };
+  };
+  /** A view of the tensor's bytes; a later op may move the memory away from under it. */
+  typedArrayFromHeap(tensor: Tensor): Float32Array;
+}
+
+/** Registers tfjs's WebAssembly backend on our core on first use in this thread and makes it current. */
+export async function useWasmBackend(): Promise<void> {
+  if (!findBackend('wasm')) {
+    const file = createRequire(import.meta.url).resolve(`${PACKAGE}/dist/tf-backend-wasm.node.js`);
+    const { setWasmPaths } = requireOnOurCore(file) as WasmPackage;
+    setWasmPaths(`${path.dirname(file)}${path.sep}`);
+    await withoutNewProcessListeners(async () => setBackend('wasm'));
+    transposeBeforeMatMul();
+    replaceSegmentSum();
+    borrowMissingKernels('wasm', backend() as unknown as HostAccess);
+  }
+  await setBackend('wasm');
+}
+
+/** Emscripten's start-up code puts handlers on the process that rethrow what others may want to handle: they are taken off again. */
+async function withoutNewProcessListeners(work: () => Promise<unknown>): Promise<void> {
+  const events = ['uncaughtException', 'unhandledRejection'] as const;
+  const before = new Map(events.map((event) => [event, process.listeners(event as never)]));
+  await work();
+  for (const event of events) {
+    for (const listener of process.listeners(event as never)) {
+      if (!before.get(event)!.includes(listener)) process.off(event, listener as () => void);
+    }
+  }
+}
+
+/** Products of transposed operands take a plain triple loop in the WebAssembly kernel, all others XNNPACK: so they are transposed first. */
+function transposeBeforeMatMul(): void {
+  const { kernelFunc: matMul } = getKernel('BatchMatMul', 'wasm');
+  const { kernelFunc: transpose } = getKernel('Transpose', 'wasm');
+  unregisterKernel('BatchMatMul', 'wasm');
+  registerKernel({
+    kernelName: 'BatchMatMul',
+    backendName: 'wasm',
+    kernelFunc: ({ inputs, attrs, backend: wasm }) => {
+      const made: TensorInfo[] = [];
+      const straight = (x: TensorInfo, transposed: boolean): TensorInfo => {
+        if (!transposed) return x;
+        const rank = x.shape.length;
+        const perm = [...x.shape.keys()].map((axis) => (axis < rank - 2 ? axis : 2 * rank - 3 - axis));
+        const result = transpose({ inputs: { x }, attrs: { perm }, backend: wasm }) as TensorInfo;
+        made.push(result);
+        return result;
+      };
+      const { transposeA, transposeB } = attrs as unknown as { transposeA: boolean; transposeB: boolean };
+      const operands = {
+        a: straight(inputs['a'] as TensorInfo, transposeA),
+        b: straight(inputs['b'] as TensorInfo, transposeB),
+      };
+      const product = matMul({ inputs: operands, attrs: { transposeA: false, transposeB: false }, backend: wasm });
+      for (const { dataId } of made) (wasm as KernelBackend).disposeData(dataId);
+      return product;
+    },
+  });
+}
+
+/** tfjs's WebAssembly kernels (SIMD, one thread): no native library, several times the speed of `cpu`. Needs the `wasm` backend to be current. */
+export class WasmEngine extends InPlaceEngine {
+  readonly name = 'wasm';
+  readonly description = `tfjs ${version_core} WebAssembly kernels, 1 thread`;
+
+  /** A new identity each time: matMul keeps a packed copy of its second operand under the old one, which a write would not reach. */
+  protected writable(tensor: Tensor): Float32Array {
+    const wasm = backend() as unknown as WasmBackend;
+    const record = wasm.dataIdMap.get(tensor.dataId);
+    wasm.wasm.tfjs.disposeData(record.id);
+    record.id = wasm.dataIdNextNumber++;
+    wasm.wasm.tfjs.registerTensor(record.id, tensor.size, record.memoryOffset);
+    return wasm.typedArrayFromHeap(tensor);
+  }
+}

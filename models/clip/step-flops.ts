@@ -1,0 +1,67 @@
+import type { ModelConfig } from '../../common/config/run-config.ts';
+
+/** What one lane of a training step has to compute. */
+export interface LaneShape {
+  /** Pictures, and as many captions. */
+  readonly samples: number;
+  /** Tokens the text tower sees of each caption: the lane's longest, see `textBatch`. */
+  readonly textTokens: number;
+  /** Rows of the similarity matrix: the whole global batch. */
+  readonly globalBatch: number;
+}
+
+/** Floating-point operations of matrix products, a multiply and an add counted as two. */
+export interface StepFlops {
+  readonly imageForward: number;
+  readonly imageBackward: number;
+  readonly textForward: number;
+  readonly textBackward: number;
+  readonly loss: number;
+  readonly total: number;
+}
+
+interface BlockShape {
+  readonly width: number;
+  readonly layers: number;
+  readonly mlpRatio: number;
+  readonly tokens: number;
+  readonly causal: boolean;
+}
+
+/**
+ * The products of one lane's step as covey computes them: the last block's output projection and MLP on the pooled rows only, attention
+ * over visible pairs only, the embedding of tokens as the look-up it is. Backward is two products for each of forward, except that nobody
+ * needs the pixels' gradient. What backward computes again (scores, blocks under recomputation) is not counted, so that the
+ * share of the peak is that of the useful work (model FLOPs utilisation, Chowdhery et al. 2022, appendix B).
+ */
+export function laneFlops(model: ModelConfig, { samples, textTokens, globalBatch }: LaneShape): StepFlops {
+  const { vision, text, embedDim } = model;
+  const patches = (vision.imageSize / vision.patchSize) ** 2;
+  const patchEmbedding = product(samples * patches, 3 * vision.patchSize ** 2, vision.width);
+  const image =
+    samples * blocksFlops({ ...vision, tokens: patches + 1, causal: false }) + product(samples, vision.width, embedDim);
+  const textForward =
+    samples * blocksFlops({ ...text, tokens: textTokens, causal: true }) + product(samples, text.width, embedDim);
+  // Per side: logits for the log-sum-exps, logits again for the weights, and the weighted sum of the other side's rows.
+  const loss = 2 * 3 * product(samples, embedDim, globalBatch);
+  const parts = {
+    imageForward: patchEmbedding + image,
+    imageBackward: patchEmbedding + 2 * image,
+    textForward,
+    textBackward: 2 * textForward,
+    loss,
+  };
+  return { ...parts, total: Object.values(parts).reduce((sum, flops) => sum + flops, 0) };
+}
+
+/** One item through all blocks. */
+function blocksFlops({ width, layers, mlpRatio, tokens, causal }: BlockShape): number {
+  const pairs = causal ? (tokens * (tokens + 1)) / 2 : tokens ** 2;
+  const mixing = product(tokens, width, 3 * width) + 2 * product(pairs, width, 1);
+  const perRow = product(1, width, width) + 2 * product(1, width, width * mlpRatio);
+  return layers * mixing + ((layers - 1) * tokens + 1) * perRow;
+}
+
+function product(rows: number, inner: number, columns: number): number {
+  return 2 * rows * inner * columns;
+}

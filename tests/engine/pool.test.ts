@@ -1,0 +1,65 @@
+import { describe, expect, it } from 'vitest';
+import { globalAveragePool, loadEngine, maxPool2d, relu, tf } from '../../engine/index.ts';
+import { engineNames, hasTorch } from '../support/engines.ts';
+import {
+  checkGradients,
+  evaluate,
+  inHalf,
+  type OpCase,
+  randomInputs,
+  relativeDifference,
+} from '../support/op-check.ts';
+
+const CASES: Record<string, OpCase> = {
+  'maxPool2d of ResNet': {
+    shapes: { x: [2, 8, 7, 20] },
+    run: ({ x }) => maxPool2d(x, { size: 3, stride: 2, padding: 1 }),
+  },
+  'maxPool2d without overlap': { shapes: { x: [1, 6, 7, 16] }, run: ({ x }) => maxPool2d(x, { size: 2 }) },
+  'maxPool2d with much overlap': {
+    shapes: { x: [1, 9, 9, 5] },
+    run: ({ x }) => maxPool2d(x, { size: 5, stride: 1, padding: 2 }),
+  },
+  globalAveragePool: { shapes: { x: [3, 4, 5, 19] }, run: ({ x }) => globalAveragePool(x) },
+  relu: { shapes: { x: [3, 37] }, run: ({ x }) => relu(x) },
+};
+
+describe.skipIf(!hasTorch)('a fused kernel equals the composition of plain tfjs ops, in value and gradients', () => {
+  it.each(Object.keys(CASES))('%s', async (name) => {
+    const { shapes, run } = CASES[name]!;
+    const inputs = randomInputs(shapes);
+    const plain = await evaluate('cpu', inputs, run);
+    const fused = await evaluate('torch', inputs, run);
+    for (const [i, values] of fused.entries()) expect(relativeDifference(plain[i]!, values)).toBeLessThan(2e-6);
+  });
+
+  it.each(Object.keys(CASES))('%s in bf16 stays within its rounding of fp32', async (name) => {
+    const { shapes, run } = CASES[name]!;
+    const inputs = randomInputs(shapes);
+    // Values that bf16 holds, so that the same element wins in both.
+    for (const input of Object.values(inputs)) input.values = input.values.map((value) => Math.round(value * 16) / 16);
+    const full = await evaluate('torch', inputs, run);
+    const half = await evaluate('torch', inputs, inHalf(run));
+    for (const [i, values] of half.entries()) expect(relativeDifference(full[i]!, values)).toBeLessThan(8e-3);
+  });
+});
+
+describe.each(engineNames)('gradients by central differences on %s', (engine) => {
+  it.each(Object.keys(CASES))('%s', (name) => checkGradients(engine, CASES[name]!));
+});
+
+describe.skipIf(!hasTorch)('maxPool2d on torch', () => {
+  it('gives the gradient of equal values to the first, and lets NaN and −∞ through', async () => {
+    await loadEngine({ engine: 'torch', threads: 1 });
+    const equal = await evaluate(
+      'torch',
+      { x: { shape: [1, 2, 2, 1], values: new Float32Array(4).fill(7) } },
+      ({ x }) => maxPool2d(x, { size: 2 }),
+    );
+    expect(Array.from(equal[1]!)).toEqual([1, 0, 0, 0]);
+    const pooled = (values: number[]) =>
+      tf.tidy(() => maxPool2d(tf.tensor4d(values, [1, 2, 2, 1]), { size: 2 }).dataSync()[0]);
+    expect(pooled([1, Number.NaN, 3, 4])).toBeNaN();
+    expect(pooled(Array(4).fill(Number.NEGATIVE_INFINITY))).toBe(Number.NEGATIVE_INFINITY);
+  });
+});
