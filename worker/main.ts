@@ -1,10 +1,11 @@
 import os from 'node:os';
 import path from 'node:path';
 import { type Clock, systemClock } from '../common/clock.ts';
-import { runConfigSchema } from '../common/config/run-config.ts';
+import { type RunConfig, runConfigSchema } from '../common/config/run-config.ts';
 import { CoveyError } from '../common/errors.ts';
 import type { Logger } from '../common/log.ts';
 import type { ObjectStore } from '../common/objectstore/object-store.ts';
+import { type EngineName, tensorflowEnvironment } from '../engine/capabilities.ts';
 import { resolveModelConfig } from '../models/model-config.ts';
 import { WorkerClient } from '../proto/worker-client.ts';
 import { Checkpointer } from './checkpoint/checkpointer.ts';
@@ -23,6 +24,7 @@ import { Session } from './session.ts';
 import type { SessionModules } from './session-modules.ts';
 import { Telemetry, type TelemetryMetrics } from './telemetry.ts';
 import { BadSampleBudget } from './train/bad-sample-budget.ts';
+import { checkEngineFor } from './train/check-engine.ts';
 import { ComputeHandle } from './train/compute-handle.ts';
 import { SampleLog } from './train/sample-log.ts';
 import { stateBytes } from './train/state-layout.ts';
@@ -34,6 +36,8 @@ export interface WorkerOptions {
   readonly run: string;
   /** Threads of the compute thread. Part of the determinism contract: the same count gives the same bits. */
   readonly threads: number;
+  /** Engine of this worker, whatever the run's config says. Default: workers.engine of the config. */
+  readonly engine?: RunConfig['workers']['engine'];
   /** Relative speed; lanes are leased in proportion. Default 1. */
   readonly weight?: number;
   /** Overrides the coordinator's word where the tensor plane is reached under another name from here. */
@@ -108,7 +112,7 @@ class WorkerProcess {
     const client = closers.add(new WorkerClient({ address: options.coordinator }, { clock: this.#clock }), (it) =>
       it.close(),
     );
-    const identity = { engine: 'auto', threads: options.threads, weight: options.weight ?? 1 };
+    const identity = { engine: options.engine ?? 'auto', threads: options.threads, weight: options.weight ?? 1 };
     this.#link = new CoordinatorLink(identity, client);
   }
 
@@ -194,6 +198,9 @@ class WorkerProcess {
   ): Promise<SessionModules> {
     const config = runConfigSchema.parse(JSON.parse(configJson));
     const model = resolveModelConfig(config.model);
+    const engine = this.#options.engine ?? config.workers.engine;
+    if (engine !== 'auto') this.#checkEngine(config, engine);
+    if (engine === 'tensorflow') Object.assign(process.env, tensorflowEnvironment(this.#options.threads));
     const { openStore } = this.#modules;
     const store = this.#closers.add(await openStore(config.store), (it) => it.close());
     const manifest = splitManifestUrl(config.data.manifest);
@@ -261,15 +268,18 @@ class WorkerProcess {
     this.#telemetry.follow(() => comms.stats());
     const compute = this.#closers.add(
       new ComputeHandle({
-        config,
+        config: { ...config, workers: { ...config.workers, engine } },
         model,
         threads: this.#options.threads,
         collectives: comms.compute,
         transfer: [comms.compute.port],
       }),
-      (it) => it.close(),
+      async (it) => {
+        for (const leak of await it.close()) logger.warn({ leak }, 'tensors were left undisposed');
+      },
     );
     const ready = await compute.request({ kind: 'initialise' });
+    if (engine === 'auto') this.#checkEngine(config, ready.engine);
     logger.info({ engine: ready.description, parameters: ready.parameterFloats }, 'engine ready');
     const stateBuffer = new SharedArrayBuffer(stateBytes(ready.parameterFloats));
     const checkpointer = new Checkpointer(
@@ -331,9 +341,15 @@ class WorkerProcess {
         onPhase: (bucket) => this.#telemetry.enter(bucket),
         onLoaded: (loaded, generation) => sampleLog?.append(loaded.step, generation, loaded.consumed),
         onApplied: (applied, generation) => {
-          const { loaded } = applied;
+          const { loaded, reply } = applied;
+          if (reply.tensorGrowth) {
+            logger.warn({ ...reply.tensorGrowth }, 'live tensors keep growing; COVEY_DEBUG_TENSORS=1 names them');
+          }
           reporter.report({ generation, globalBatch, applied });
           this.#telemetry.applied(applied, (parts.steps.queuedLanes * globalBatch) / lanes);
+          for (const use of applied.reply.engineFallback.newlyHot) {
+            logger.warn({ ...use }, 'a hot kernel runs in JavaScript: the engine has none of its own');
+          }
           const overBudget = budget.add((loaded.consumed.length * globalBatch) / lanes, loaded.replaced.length);
           if (overBudget) void this.#fail(overBudget, session);
         },
@@ -376,6 +392,11 @@ class WorkerProcess {
       }
     })();
     return this.#rejoining;
+  }
+
+  /** Before anything is computed: what this engine cannot train is refused, what it does badly is said. */
+  #checkEngine(config: RunConfig, engine: EngineName): void {
+    for (const warning of checkEngineFor(config, engine).warnings) this.#logger.warn({ engine }, warning);
   }
 }
 

@@ -22,6 +22,7 @@ export class Telemetry {
   #bucket: TimeBucket = 'init';
   #bucketSince = performance.now();
   #seen: CollectiveStats | undefined;
+  readonly #fallbackCalls = new Map<string, number>();
   #polling: NodeJS.Timeout | undefined;
 
   constructor(metrics: TelemetryMetrics | undefined) {
@@ -43,7 +44,17 @@ export class Telemetry {
     for (const [phase, seconds] of Object.entries(reply.phaseSeconds)) worker.phaseSeconds.inc({ phase }, seconds);
     worker.phaseSeconds.inc({ phase: 'data' }, dataSeconds);
     worker.stepsComputed.inc({ result: reply.skipped ? 'skipped' : 'applied' });
+    worker.modelFlops.inc(reply.modelFlops);
     worker.prefetchQueueSamples.set(queuedSamples);
+    worker.peakMemoryBytes.set(reply.engineMemory.peakBytes);
+    worker.liveMemoryBytes.set(reply.engineMemory.liveBytes);
+    worker.tensors.set(reply.engineMemory.tensors);
+    for (const { kernel, calls } of reply.engineFallback.uses) {
+      // A compute thread that was started anew counts from 0 again.
+      const seen = this.#fallbackCalls.get(kernel) ?? 0;
+      worker.engineFallbackCalls.inc({ kernel }, calls < seen ? calls : calls - seen);
+      this.#fallbackCalls.set(kernel, calls);
+    }
   }
 
   sampleBad(reason: string): void {

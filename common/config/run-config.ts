@@ -125,6 +125,12 @@ const trainSchema = z.strictObject({
   globalBatch: positiveInt,
   lanes: positiveInt.describe('Fixed micro-batches of a step; the largest number of workers. Must divide globalBatch'),
   precision: z.enum(['fp32', 'bf16']).default('fp32'),
+  recompute: z
+    .union([z.enum(['none', 'blocks']), positiveInt])
+    .default('none')
+    .describe(
+      'Memory for time: backward computes transformer blocks again instead of holding what they saved; the same bits. `blocks`: all; n: the first n of each tower',
+    ),
   deterministic: z
     .boolean()
     .default(true)
@@ -158,7 +164,10 @@ const workersSchema = z
       .default(1)
       .describe('At the start the coordinator waits for this many, up to joinWaitSeconds'),
     joinWaitSeconds: z.number().positive().default(30),
-    engine: z.enum(['auto', 'torch', 'cpu']).default('auto'),
+    engine: z
+      .enum(['auto', 'torch', 'tensorflow', 'wasm', 'cpu'])
+      .default('auto')
+      .describe('Where the numbers are crunched (docs/engines.md). auto: torch where its addon loads, else cpu'),
   })
   .prefault({});
 

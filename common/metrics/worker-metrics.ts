@@ -33,6 +33,10 @@ export interface WorkerMetrics {
   readonly samplesDecoded: Counter;
   readonly decodeSeconds: Counter;
   readonly modelFlops: Counter;
+  readonly peakMemoryBytes: Gauge;
+  readonly liveMemoryBytes: Gauge;
+  readonly tensors: Gauge;
+  readonly engineFallbackCalls: Counter<'kernel'>;
 }
 
 export function createWorkerMetrics(registry: Registry): WorkerMetrics {
@@ -95,6 +99,24 @@ export function createWorkerMetrics(registry: Registry): WorkerMetrics {
     modelFlops: new Counter({
       name: 'covey_model_flops_total',
       help: 'Floating-point operations the model needed',
+      registers,
+    }),
+    peakMemoryBytes: new Gauge({
+      name: 'covey_worker_peak_memory_bytes',
+      help: 'The most that tensors held at once during the last step',
+      registers,
+    }),
+    liveMemoryBytes: new Gauge({
+      name: 'covey_worker_live_memory_bytes',
+      help: 'What tensors hold between two steps',
+      registers,
+    }),
+    tensors: new Gauge({ name: 'covey_worker_tensors', help: 'Live tensors between two steps', registers }),
+    // tfjs has 180 kernel names, so the label is bounded.
+    engineFallbackCalls: new Counter({
+      name: 'covey_engine_fallback_calls_total',
+      help: 'Kernels that ran in JavaScript on copies of their inputs, for want of one on the engine',
+      labelNames: ['kernel'],
       registers,
     }),
   };

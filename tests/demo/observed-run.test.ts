@@ -18,6 +18,7 @@ function record(step: number, generation: number, timeSeconds: number, loss = 3)
     phaseSeconds: { forward: 0.2, backward: 0.3 },
     skipped: false,
     timeSeconds,
+    peakMemoryBytes: 0,
   };
 }
 

@@ -47,8 +47,8 @@ describe.each(['cpu', 'auto'] as const)('LaneTrainer on engine %s', (name) => {
   });
   afterAll(() => engine.close());
 
-  function trainer(lanes: number, precision: 'fp32' | 'bf16' = 'fp32') {
-    const model = new ClipModel(MODEL, { seed: 5, precision });
+  function trainer(lanes: number, precision: 'fp32' | 'bf16' = 'fp32', recompute: 'none' | 'blocks' | number = 'none') {
+    const model = new ClipModel(MODEL, { seed: 5, precision, recompute });
     const made = new LaneTrainer(
       {
         globalBatch: GLOBAL_BATCH,
@@ -150,6 +150,23 @@ describe.each(['cpu', 'auto'] as const)('LaneTrainer on engine %s', (name) => {
       one.model.dispose();
     }
   });
+
+  it.each(['fp32', 'bf16'] as const)(
+    'has the same bits where blocks are computed again in backward, in %s',
+    (precision) => {
+      const all = (['none', 'blocks', 1] as const).map((recompute) => trainer(3, precision, recompute));
+      for (let i = 0; i < 3; i++) {
+        const results = all.map((one) => one.step(i, 3e-3));
+        for (const { loss, gradNorm } of results)
+          expect([loss, gradNorm]).toEqual([results[0]!.loss, results[0]!.gradNorm]);
+      }
+      expect(new Set(all.map((one) => one.made.weightsDigest())).size).toBe(1);
+      for (const one of all) {
+        one.made.dispose();
+        one.model.dispose();
+      }
+    },
+  );
 
   it('refuses a step that is not finite and leaves the weights alone', () => {
     const { model, made, step } = trainer(2);

@@ -113,6 +113,7 @@ export class CoordinatorLink {
           phaseSeconds: { ...reply.phaseSeconds, data: dataSeconds },
           skipped: reply.skipped,
           timeSeconds: Date.now() / 1000,
+          peakMemoryBytes: reply.engineMemory.peakBytes,
         },
         badSamples: loaded.replaced.map(({ sampleId, reason, replacedBy }) => ({ sampleId, reason, replacedBy })),
       },

@@ -60,9 +60,11 @@ export class ComputeHandle {
     });
   }
 
-  async close(): Promise<void> {
-    if (!this.#dead) await this.request({ kind: 'close' }).catch(() => undefined);
+  /** Resolves with the tensors that were left undisposed, one line per origin; always none unless the tensor debugger runs. */
+  async close(): Promise<readonly string[]> {
+    const leaks = this.#dead ? [] : await this.request({ kind: 'close' }).catch(() => []);
     await this.#worker.terminate();
+    return leaks;
   }
 
   #settle(answer: ComputeAnswer): void {

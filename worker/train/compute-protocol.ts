@@ -1,7 +1,10 @@
 import type { ModelConfig, RunConfig } from '../../common/config/run-config.ts';
 import type { ErrorRecord } from '../../common/error-record.ts';
+import type { EngineName } from '../../engine/capabilities.ts';
+import type { EngineMemory, FallbackUse } from '../../engine/index.ts';
 import type { ComputeEnd } from '../collectives/sync-collectives.ts';
 import type { StepResult } from './lane-trainer.ts';
+import type { TensorGrowth } from './tensor-watch.ts';
 
 /** Messages between a worker's main thread and its compute thread. Tensors stay in shared memory; these are only pointers to it. */
 
@@ -40,15 +43,29 @@ export type ComputeRequest =
   | { readonly kind: 'digest' }
   | { readonly kind: 'close' };
 
+/** Kernels that the engine ran in JavaScript because it has none of its own. */
+export interface EngineFallback {
+  /** All of them since the compute thread began. */
+  readonly uses: readonly FallbackUse[];
+  /** Those that became hot since the reply before. */
+  readonly newlyHot: readonly FallbackUse[];
+}
+
 export interface StepReply extends StepResult {
   readonly weightsDigest: string;
   readonly learningRate: number;
   readonly stepSeconds: number;
-  readonly engineMemory: { readonly tensors: number; readonly bytes: number };
+  /** Floating-point operations of the matrix products of this worker's lanes: see `laneFlops`. */
+  readonly modelFlops: number;
+  /** After the step; the peak is the step's own. */
+  readonly engineMemory: EngineMemory;
+  /** Set when live tensors keep growing from step to step. */
+  readonly tensorGrowth: TensorGrowth | null;
+  readonly engineFallback: EngineFallback;
 }
 
 export interface ComputeReady {
-  readonly engine: string;
+  readonly engine: EngineName;
   readonly description: string;
   readonly parameterFloats: number;
   readonly parameters: readonly { readonly name: string; readonly shape: readonly number[] }[];
@@ -63,7 +80,8 @@ export interface ComputeReplies {
   exportState: null;
   importState: { readonly step: number; readonly weightsDigest: string };
   digest: string;
-  close: null;
+  /** What was still alive after everything was disposed, one line each; only where the tensor debugger runs. */
+  close: readonly string[];
 }
 
 export type ComputeAnswer =

@@ -1,9 +1,15 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { errorRecord } from '../../common/error-record.ts';
 import { assert, CoveyError } from '../../common/errors.ts';
-import { type Engine, loadEngine } from '../../engine/index.ts';
-import { ClipModel } from '../../models/clip/clip-model.ts';
-import { parameterGroups } from '../../models/parameter-groups.ts';
+import {
+  type Engine,
+  type FallbackUse,
+  fallbackUses,
+  loadEngine,
+  onHotFallback,
+  tensorDebugger,
+} from '../../engine/index.ts';
+import type { ClipModel } from '../../models/clip/clip-model.ts';
 import { learningRate } from '../../models/schedule.ts';
 import { SyncCollectives } from '../collectives/sync-collectives.ts';
 import type { BlockingCollectives } from './blocking-collectives.ts';
@@ -15,8 +21,11 @@ import {
   type ComputeSetup,
   type StepReply,
 } from './compute-protocol.ts';
-import { LaneTrainer, type StepResult } from './lane-trainer.ts';
+import type { LaneTrainer, StepResult } from './lane-trainer.ts';
+import { newTrainer } from './new-trainer.ts';
 import { StateView } from './state-layout.ts';
+import { lanesFlops } from './step-flops.ts';
+import { TensorWatch } from './tensor-watch.ts';
 
 /** The compute thread of a worker: synchronous tfjs, driven by messages, blind to time and network. */
 class ComputeThread {
@@ -25,14 +34,17 @@ class ComputeThread {
   readonly #collectives: BlockingCollectives;
   #model: ClipModel | undefined;
   #trainer: LaneTrainer | undefined;
+  #watch: TensorWatch | undefined;
   /** Step the weights are ready for. */
   #nextStep = 0;
   /** Epoch in which a step failed: whatever is still queued behind it must not run. */
   #brokenEpoch = -1;
+  readonly #newlyHot: FallbackUse[] = [];
 
   constructor(setup: ComputeSetup, engine: Engine) {
     this.#setup = setup;
     this.#engine = engine;
+    onHotFallback((use) => this.#newlyHot.push(use));
     this.#collectives = setup.collectives
       ? new SyncCollectives(setup.collectives)
       : new SoloCollectives(setup.config.train.lanes, (target, source) => engine.addVectors(target, source));
@@ -64,7 +76,7 @@ class ComputeThread {
         this.#trainer?.dispose();
         this.#model?.dispose();
         this.#engine.close();
-        return null;
+        return tensorDebugger()?.report('start') ?? [];
     }
   }
 
@@ -73,39 +85,17 @@ class ComputeThread {
     const { config, model: modelConfig } = this.#setup;
     this.#trainer?.dispose();
     this.#model?.dispose();
-    const { train } = config;
-    const model = new ClipModel(modelConfig, {
-      seed: config.seed,
-      precision: train.precision,
-      logitScaleInit: train.logitScaleInit,
-    });
+    this.#watch = new TensorWatch(tensorDebugger());
+    const { model, trainer } = newTrainer(config, modelConfig, this.#engine);
     this.#model = model;
+    this.#trainer = trainer;
     this.#nextStep = 0;
-    this.#trainer = new LaneTrainer(
-      {
-        globalBatch: train.globalBatch,
-        laneCount: train.lanes,
-        imageSide: modelConfig.vision.imageSize,
-        embedDim: modelConfig.embedDim,
-        mean: config.data.mean,
-        std: config.data.std,
-        precision: train.precision,
-        gradClipNorm: train.optimizer.gradClipNorm,
-        nonFinite: train.nonFinite,
-        logitScaleMax: train.logitScaleMax,
-        optimizer: train.optimizer,
-        weightDecays: parameterGroups(model.parameters, train.optimizer.decayRule).map((decayed) =>
-          decayed ? train.optimizer.weightDecay : 0,
-        ),
-      },
-      { engine: this.#engine, model },
-    );
     return {
       engine: this.#engine.name,
       description: this.#engine.description,
-      parameterFloats: this.#trainer.layout.parameterFloats,
+      parameterFloats: trainer.layout.parameterFloats,
       parameters: model.parameters.map(({ name, shape }) => ({ name, shape: [...shape] })),
-      weightsDigest: this.#trainer.weightsDigest(),
+      weightsDigest: trainer.weightsDigest(),
     };
   }
 
@@ -117,6 +107,7 @@ class ComputeThread {
       step: request.step,
       expected: this.#nextStep,
     });
+    this.#engine.resetPeakMemory();
     const started = performance.now();
     const { optimizer, steps } = this.#setup.config.train;
     const lr = learningRate(request.step, steps, optimizer);
@@ -129,12 +120,16 @@ class ComputeThread {
       throw thrown;
     }
     this.#nextStep = request.step + 1;
+    const engineMemory = this.#engine.memory();
     return {
       ...result,
       weightsDigest: this.#required.weightsDigest(),
       learningRate: lr,
       stepSeconds: (performance.now() - started) / 1000,
-      engineMemory: this.#engine.memory(),
+      engineMemory,
+      tensorGrowth: this.#watch?.after(engineMemory.tensors) ?? null,
+      modelFlops: lanesFlops(this.#setup.model, this.#setup.config.train.globalBatch, request.lanes).total,
+      engineFallback: { uses: fallbackUses(), newlyHot: this.#newlyHot.splice(0) },
     };
   }
 

@@ -1,5 +1,13 @@
 import { CoveyError } from '../../common/errors.ts';
-import { AdamW, type Engine, pixelsToTensor, type Recording, recordForward, tf } from '../../engine/index.ts';
+import {
+  AdamW,
+  type Engine,
+  pixelsToTensor,
+  type Recording,
+  recordForward,
+  rootScope,
+  tf,
+} from '../../engine/index.ts';
 import type { ClipModel } from '../../models/clip/clip-model.ts';
 import { clipLaneGradients, clipLogSumExps, type GlobalEmbeddings } from '../objectives/clip.ts';
 import type { BlockingCollectives } from './blocking-collectives.ts';
@@ -110,17 +118,19 @@ export class LaneTrainer {
     try {
       for (const input of lanes) recordings.push(this.#forward(input));
       timer.mark('forward');
-      collectives.allGather(
-        opBase + OP_GATHER_EMBEDDINGS,
-        8 * this.#laneBatch * this.#options.embedDim,
-        bytesOf(this.#gathered),
+      rootScope('collectives', () =>
+        collectives.allGather(
+          opBase + OP_GATHER_EMBEDDINGS,
+          8 * this.#laneBatch * this.#options.embedDim,
+          bytesOf(this.#gathered),
+        ),
       );
       timer.mark('gather');
       this.#backward(opBase, lanes, recordings, collectives, timer);
     } finally {
       for (const recording of recordings) recording.dispose();
     }
-    const result = this.#update(lr, timer);
+    const result = rootScope('optimiser', () => this.#update(lr, timer));
     return { ...result, phaseSeconds: timer.seconds };
   }
 
@@ -132,7 +142,9 @@ export class LaneTrainer {
   #forward(input: LaneInput): Recording {
     const { imageSide, embedDim, mean, std, precision } = this.#options;
     const batch = this.#laneBatch;
-    const pixels_BHWC = pixelsToTensor(input.pixels, [batch, imageSide, imageSide, 3], { mean, std, precision });
+    const pixels_BHWC = rootScope('host copies', () =>
+      pixelsToTensor(input.pixels, [batch, imageSide, imageSide, 3], { mean, std, precision }),
+    );
     let recording: Recording;
     try {
       recording = recordForward(() => [
@@ -143,9 +155,11 @@ export class LaneTrainer {
       pixels_BHWC.dispose();
     }
     const block = input.lane * 2 * batch * embedDim;
-    recording.outputs.forEach((embeddings_BD, side) => {
-      const begin = block + side * batch * embedDim;
-      this.#engine.readInto(embeddings_BD, this.#gathered.subarray(begin, begin + batch * embedDim));
+    rootScope('host copies', () => {
+      recording.outputs.forEach((embeddings_BD, side) => {
+        const begin = block + side * batch * embedDim;
+        this.#engine.readInto(embeddings_BD, this.#gathered.subarray(begin, begin + batch * embedDim));
+      });
     });
     return recording;
   }
@@ -173,7 +187,7 @@ export class LaneTrainer {
     collectives: BlockingCollectives,
     timer: PhaseTimer,
   ): void {
-    const all = this.#globalEmbeddings();
+    const all = rootScope('host copies', () => this.#globalEmbeddings());
     const scale = Math.exp(this.#readLogitScale());
     const lse = this.#exchangeLogSumExps(opBase, lanes, all, scale, collectives);
     timer.mark('gather');
@@ -181,15 +195,17 @@ export class LaneTrainer {
     try {
       lanes.forEach((input, position) => {
         const rows = { begin: input.lane * this.#laneBatch, count: this.#laneBatch };
-        const gradients = clipLaneGradients(this.#engine, all, lse, rows, scale);
+        const gradients = rootScope('loss', () => clipLaneGradients(this.#engine, all, lse, rows, scale));
         const sink = this.#gradientSink(position, opBase, collectives, tickets);
         sink.scalars(gradients.lossSum, gradients.dLogitScaleSum);
         recordings[position]!.backward([gradients.dImage_RD, gradients.dText_RD], this.#variables, sink.gradient);
-        sink.finish();
+        rootScope('gradient sums', () => sink.finish());
         tf.dispose([gradients.dImage_RD, gradients.dText_RD]);
       });
       timer.mark('backward');
-      for (const ticket of tickets) collectives.wait(ticket);
+      rootScope('collectives', () => {
+        for (const ticket of tickets) collectives.wait(ticket);
+      });
       timer.mark('reduce');
     } finally {
       tf.dispose([all.image_ND, all.text_ND, lse.imageLse_N, lse.textLse_N]);
@@ -206,9 +222,9 @@ export class LaneTrainer {
     const batch = this.#laneBatch;
     for (const { lane } of lanes) {
       const block = this.#logSumExps.subarray(2 * lane * batch, 2 * (lane + 1) * batch);
-      clipLogSumExps(this.#engine, all, { begin: lane * batch, count: batch }, scale, block);
+      rootScope('loss', () => clipLogSumExps(this.#engine, all, { begin: lane * batch, count: batch }, scale, block));
     }
-    collectives.allGather(opBase + OP_GATHER_LSE, 8 * batch, bytesOf(this.#logSumExps));
+    rootScope('collectives', () => collectives.allGather(opBase + OP_GATHER_LSE, 8 * batch, bytesOf(this.#logSumExps)));
     const image = new Float32Array(this.#options.globalBatch);
     const text = new Float32Array(this.#options.globalBatch);
     for (let lane = 0; lane < this.#options.laneCount; lane++) {
@@ -248,7 +264,8 @@ export class LaneTrainer {
         const bucket = buckets[bucketIndex]!;
         const partials = schedule.results.map((result) => this.#buffers[result]!.subarray(bucket.begin, bucket.end));
         const out = this.#reduced.subarray(bucket.begin, bucket.end);
-        tickets.push(collectives.startTreeAllReduce(opBase + OP_FIRST_BUCKET + bucketIndex, partials, out));
+        const op = opBase + OP_FIRST_BUCKET + bucketIndex;
+        tickets.push(rootScope('collectives', () => collectives.startTreeAllReduce(op, partials, out)));
       }
     };
     const addScalar = (offset: number, value: number): void => {
@@ -275,9 +292,11 @@ export class LaneTrainer {
         if (index === this.#logitScaleIndex) return;
         const { offset, length } = slots[index]!;
         const region = buffer.subarray(offset, offset + length);
-        if (laneStep.starts) this.#engine.readInto(gradient, region);
-        else this.#engine.addInto(gradient, region);
-        complete(index, offset, offset + length);
+        rootScope('gradient sums', () => {
+          if (laneStep.starts) this.#engine.readInto(gradient, region);
+          else this.#engine.addInto(gradient, region);
+          complete(index, offset, offset + length);
+        });
       },
       /** Parameters that this lane's loss does not reach count as zero. */
       finish: (): void => {

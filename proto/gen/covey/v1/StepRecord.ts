@@ -31,6 +31,10 @@ export interface StepRecordInput {
    */
   'skipped'?: (boolean);
   'timeSeconds'?: (number | string);
+  /**
+   * The most storage that tensors held at once during the step on the reporting member; 0 where it is not known.
+   */
+  'peakMemoryBytes'?: (number | string | Long);
 }
 
 export interface StepRecord {
@@ -61,4 +65,8 @@ export interface StepRecord {
    */
   'skipped': (boolean);
   'timeSeconds': (number);
+  /**
+   * The most storage that tensors held at once during the step on the reporting member; 0 where it is not known.
+   */
+  'peakMemoryBytes': (number);
 }

@@ -1,0 +1,21 @@
+import { describe, expect, it } from 'vitest';
+import { createWorkerProcessMetrics } from '../../common/metrics/create-metrics.ts';
+import { Telemetry } from '../../worker/telemetry.ts';
+import type { AppliedStep } from '../../worker/train/step-loop.ts';
+
+function applied(uses: { kernel: string; calls: number }[]): AppliedStep {
+  const engineFallback = { uses: uses.map((use) => ({ ...use, milliseconds: 1 })), newlyHot: [] };
+  return { reply: { phaseSeconds: {}, skipped: false, engineFallback }, dataSeconds: 0 } as unknown as AppliedStep;
+}
+
+describe('Telemetry', () => {
+  it('exports the calls of each JavaScript fallback, and goes on counting after a new compute thread', async () => {
+    const metrics = createWorkerProcessMetrics({ run: 'r', role: 'worker', version: '0' } as never);
+    const telemetry = new Telemetry(metrics);
+    telemetry.applied(applied([{ kernel: 'Unique', calls: 3 }]), 0);
+    telemetry.applied(applied([{ kernel: 'Unique', calls: 5 }]), 0);
+    telemetry.applied(applied([{ kernel: 'Unique', calls: 2 }]), 0);
+    telemetry.close();
+    expect(await metrics.registry.metrics()).toContain('covey_engine_fallback_calls_total{kernel="Unique"} 7');
+  });
+});

@@ -1,0 +1,38 @@
+import type { ModelConfig } from '../../common/config/run-config.ts';
+import { laneFlops, type StepFlops } from '../../models/clip/step-flops.ts';
+import { textBatch } from '../../models/clip/text-tower.ts';
+
+/** The matrix products of a step over these lanes, after the captions as they are: see `laneFlops`. */
+export function lanesFlops(
+  model: ModelConfig,
+  globalBatch: number,
+  lanes: readonly { readonly tokens: Int32Array }[],
+): StepFlops {
+  const { contextLength } = model.text;
+  return lanes
+    .map(({ tokens }) => {
+      const samples = tokens.length / contextLength;
+      return laneFlops(model, { samples, globalBatch, textTokens: textBatch(tokens, samples, model.text).tokens });
+    })
+    .reduce(sum, NOTHING);
+}
+
+const NOTHING: StepFlops = {
+  imageForward: 0,
+  imageBackward: 0,
+  textForward: 0,
+  textBackward: 0,
+  loss: 0,
+  total: 0,
+};
+
+function sum(a: StepFlops, b: StepFlops): StepFlops {
+  return {
+    imageForward: a.imageForward + b.imageForward,
+    imageBackward: a.imageBackward + b.imageBackward,
+    textForward: a.textForward + b.textForward,
+    textBackward: a.textBackward + b.textBackward,
+    loss: a.loss + b.loss,
+    total: a.total + b.total,
+  };
+}

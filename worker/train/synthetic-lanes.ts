@@ -1,0 +1,34 @@
+import type { ModelConfig } from '../../common/config/run-config.ts';
+import { RandomStream } from '../../common/random.ts';
+import type { LaneInput } from './lane-trainer.ts';
+
+export interface SyntheticLanesOptions {
+  readonly lanes: number;
+  /** Pictures and captions of a lane. */
+  readonly laneBatch: number;
+  /** Of each caption, start and end included; at most the context length, which is the default. */
+  readonly captionTokens?: number;
+}
+
+/** Noise in the shapes of a model's inputs, for measuring: every caption of the same length, so that no tower is spared work. */
+export function syntheticLanes(model: ModelConfig, options: SyntheticLanesOptions): LaneInput[] {
+  const { lanes, laneBatch } = options;
+  const random = new RandomStream('synthetic-lanes');
+  const { imageSize } = model.vision;
+  const { contextLength, vocabSize } = model.text;
+  const length = Math.min(options.captionTokens ?? contextLength, contextLength);
+  return Array.from({ length: lanes }, (_, lane) => {
+    const tokens = new Int32Array(laneBatch * contextLength);
+    for (let row = 0; row < laneBatch; row++) {
+      const begin = row * contextLength;
+      tokens[begin] = vocabSize - 2;
+      for (let i = 1; i < length - 1; i++) tokens[begin + i] = 1 + random.integer(vocabSize - 4);
+      tokens[begin + length - 1] = vocabSize - 1;
+    }
+    return {
+      lane,
+      tokens,
+      pixels: new Uint8Array(laneBatch * imageSize * imageSize * 3).map(() => random.integer(256)),
+    };
+  });
+}
