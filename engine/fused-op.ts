@@ -7,9 +7,9 @@ export interface FusedOp<S extends Saved> {
   readonly inputs: Readonly<Record<string, Tensor>>;
   /**
    * Computes outputs (in the current scope) and what backward needs. Nothing inside is recorded. `saved` is freed by the tape; it is freed at once
-   * where nothing is being recorded.
+   * where nothing is `recording`.
    */
-  readonly forward: () => { readonly outputs: readonly Tensor[]; readonly saved: readonly S[] };
+  readonly forward: (recording: boolean) => { readonly outputs: readonly Tensor[]; readonly saved: readonly S[] };
   /**
    * Gradients of the wanted inputs, by input name (others may be among them). Output gradients may be null, though not all of them.
    * `saved` is what forward returned.
@@ -28,7 +28,7 @@ export function runFusedOp<S extends Saved>(op: FusedOp<S>): Tensor[] {
   state.kernelDepth++;
   let result: ReturnType<FusedOp<S>['forward']>;
   try {
-    result = op.forward();
+    result = op.forward(recording);
   } finally {
     state.kernelDepth--;
   }

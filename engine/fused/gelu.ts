@@ -6,16 +6,16 @@ import type { Tensor } from '../tf.ts';
 export function fusedGelu(x: Tensor, kind: 'gelu' | 'quickGelu'): Tensor {
   const backend = torchBackend();
   const { addon } = backend;
-  const quick = kind === 'quickGelu';
   return runFusedOp({
     name: 'CoveyGelu',
     inputs: { x },
-    forward: () => ({
-      outputs: [backend.tensor(addon.gelu(backend.handleOf(x), quick), x.shape)],
-      saved: [backend.save(x)],
-    }),
-    backward: ([dy], _wanted, [input]) => ({
-      x: backend.tensor(addon.geluGradient(backend.handleOf(dy!), input!.handle, quick), x.shape),
+    // The slope takes the input's place in memory: as large, and backward has nothing left to compute but a product.
+    forward: (recording) => {
+      const [y, slope] = addon.gelu(backend.handleOf(x), kind === 'quickGelu', recording);
+      return { outputs: [backend.tensor(y, x.shape)], saved: slope === null ? [] : [backend.saveHandle(slope)] };
+    },
+    backward: ([dy], _wanted, [slope]) => ({
+      x: backend.tensor(addon.geluGradient(backend.handleOf(dy!), slope!.handle), x.shape),
     }),
   })[0]!;
 }

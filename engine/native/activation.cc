@@ -36,50 +36,51 @@ struct QuickGelu {
   }
 };
 
+/// y, and the activation's slope at x where it is asked for (else undefined): backward is then one product per element.
 template <class Activation>
-Tensor forward(const Tensor& x) {
+std::pair<Tensor, Tensor> activated(const Tensor& x, bool withSlope) {
   const Tensor y = at::empty_like(x);
+  const Tensor slope = withSlope ? at::empty_like(x) : Tensor();
   byStorage(x, [&](auto zero) {
     using T = decltype(zero);
     const T* from = x.data_ptr<T>();
     T* to = y.data_ptr<T>();
-    at::parallel_for(0, x.numel(), 16384, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; i += lanes) storePart(to + i, Activation::at(loadPart(from + i, end - i)).value, end - i);
-    });
-  });
-  return y;
-}
-
-template <class Activation>
-Tensor backward(const Tensor& dy, const Tensor& x) {
-  const Tensor dx = at::empty_like(x);
-  byStorage(x, [&](auto zero) {
-    using T = decltype(zero);
-    const T* from = x.data_ptr<T>();
-    const T* upstream = dy.data_ptr<T>();
-    T* to = dx.data_ptr<T>();
+    T* slopes = withSlope ? slope.data_ptr<T>() : nullptr;
     at::parallel_for(0, x.numel(), 16384, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; i += lanes) {
-        const int64_t left = end - i;
-        storePart(to + i, loadPart(upstream + i, left) * Activation::at(loadPart(from + i, left)).slope, left);
+        const Curve curve = Activation::at(loadPart(from + i, end - i));
+        storePart(to + i, curve.value, end - i);
+        if (withSlope) storePart(slopes + i, curve.slope, end - i);
       }
     });
   });
-  return dx;
+  return {y, slope};
 }
 
-// gelu(x, quick) -> y
+// gelu(x, quick, withSlope) -> [y, slope | null]
 napi_value gelu(Call& call) {
   requireFloating(call.tensor(0), "gelu");
   const Tensor x = call.tensor(0).contiguous();
-  return call.wrap(call.boolean(1) ? forward<QuickGelu>(x) : forward<Gelu>(x));
+  const bool withSlope = call.boolean(2);
+  const auto [y, slope] = call.boolean(1) ? activated<QuickGelu>(x, withSlope) : activated<Gelu>(x, withSlope);
+  return call.wrap({y, slope});
 }
 
-// geluGradient(dy, x, quick) -> dx
+// geluGradient(dy, slope) -> dx
 napi_value geluGradient(Call& call) {
-  const Tensor x = call.tensor(1).contiguous();
-  const Tensor dy = likeIn(call.tensor(0), x);
-  return call.wrap(call.boolean(2) ? backward<QuickGelu>(dy, x) : backward<Gelu>(dy, x));
+  const Tensor& slope = call.tensor(1);
+  const Tensor dy = likeIn(call.tensor(0), slope);
+  const Tensor dx = at::empty_like(slope);
+  byStorage(slope, [&](auto zero) {
+    using T = decltype(zero);
+    const T* upstream = dy.data_ptr<T>();
+    const T* slopes = slope.data_ptr<T>();
+    T* to = dx.data_ptr<T>();
+    at::parallel_for(0, slope.numel(), 16384, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; i += lanes) storePart(to + i, loadPart(upstream + i, end - i) * loadPart(slopes + i, end - i), end - i);
+    });
+  });
+  return call.wrap(dx);
 }
 
 }  // namespace

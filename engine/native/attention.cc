@@ -98,9 +98,7 @@ SoftmaxRow exponentials(const float* row, float scale, int64_t visible, int64_t 
   const Floats lowest = broadcast(-std::numeric_limits<float>::infinity());
   Floats highest = lowest;
   for (int64_t j = 0; j < visible; j += lanes) highest = maximum(highest, firstLanes(load(row + j), visible - j, lowest));
-  float top = highest[0];
-  for (int i = 1; i < lanes; i++) top = std::max(top, highest[i]);
-  top *= scale;
+  const float top = maximumOf(highest) * scale;
   Floats sum{};
   for (int64_t j = 0; j < padded; j += lanes) {
     const Floats weight = j < visible ? firstLanes(exponential(load(row + j) * scale - top), visible - j, Floats{}) : Floats{};

@@ -100,8 +100,8 @@ export interface Addon {
     statistics: Handle,
     weight: Handle,
   ): [dx: Handle, dweight: Handle, dbias: Handle];
-  gelu(x: Handle, quick: boolean): Handle;
-  geluGradient(dy: Handle, x: Handle, quick: boolean): Handle;
+  gelu(x: Handle, quick: boolean, withSlope: boolean): [y: Handle, slope: Handle | null];
+  geluGradient(dy: Handle, slope: Handle): Handle;
   attention(qkv: Handle, heads: number, causal: boolean): [out: Handle, logSumExp: Handle];
   attentionGradient(dOut: Handle, qkv: Handle, logSumExp: Handle, heads: number, causal: boolean): Handle;
   pixels(

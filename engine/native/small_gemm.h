@@ -43,7 +43,16 @@ struct BFloat16Units {
   using Element = c10::BFloat16;
   static constexpr int64_t perUnit = 2;
   /// Two consecutive rows side by side, the first in the lower halves.
-  static Words pair(Floats first, Floats second) { return (roundedHalves(first) >> 16) | roundedHalves(second); }
+  static Words pair(Floats first, Floats second) {
+#ifdef __AVX512BF16__
+    const __m512i halves = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(reinterpret_cast<__m512>(second), reinterpret_cast<__m512>(first)));
+    const __m512i low = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(halves));
+    const __m512i high = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(halves, 1));
+    return reinterpret_cast<Words>(_mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+#else
+    return (roundedHalves(first) >> 16) | roundedHalves(second);
+#endif
+  }
   static Words loadPair(const c10::BFloat16* first, const c10::BFloat16* second, int64_t count) {
     const Words low = reinterpret_cast<Words>(loadPart(first, count)) >> 16;
     return second == nullptr ? low : low | reinterpret_cast<Words>(loadPart(second, count));

@@ -111,7 +111,7 @@ describe.skipIf(!hasTorch)('the addon', () => {
     expect(() => addon.fromTyped(new Float32Array(3), [2], 6)).toThrow(/3 elements, the shape needs 2/);
     expect(() => addon.lookup('aten::no_such_operator', '')).toThrow(/no_such_operator/);
     const ints = addon.fromTyped(new Int32Array([1, 2]), [2], 3);
-    expect(() => addon.gelu(ints, false)).toThrow(/expected float32 or bfloat16/);
+    expect(() => addon.gelu(ints, false, false)).toThrow(/expected float32 or bfloat16/);
     expect(() => addon.readInto(ints, new Float32Array(2))).toThrow(/expected float32 or bfloat16/);
     addon.release(ints);
   });
