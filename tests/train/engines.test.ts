@@ -1,8 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { syntheticTrainer } from '../../bench/support/synthetic-trainer.ts';
-import { borrowedCalls } from '../../engine/backend/missing-kernels.ts';
 import type { EngineName } from '../../engine/capabilities.ts';
-import { type Engine, loadEngine, recordForward, tf } from '../../engine/index.ts';
+import { type Engine, fallbackUses, loadEngine, recordForward, tf } from '../../engine/index.ts';
 import { ClipModel } from '../../models/clip/clip-model.ts';
 import { normals, smallCaptions, smallConfig, smallWeights } from '../models/small-model.ts';
 import { engineNames, hasTensorflow } from '../support/engines.ts';
@@ -97,12 +96,12 @@ describe.each(engineNames.filter((name) => ['wasm', 'tensorflow'].includes(name)
     trainer.step();
     trainer.step();
     const before = engine.memory();
-    const borrowedBefore = new Map(borrowedCalls());
+    const callsBefore = new Map(fallbackUses().map(({ kernel, calls }) => [kernel, calls]));
     for (let i = 0; i < 198; i++) trainer.step();
     expect(engine.memory()).toEqual(before);
-    const borrowed = [...borrowedCalls()].filter(([key, count]) => count !== borrowedBefore.get(key));
+    const fallen = fallbackUses().filter(({ kernel, calls }) => calls !== callsBefore.get(kernel));
     // The scatter of an embedding's gradient is the one kernel of a training step that WebAssembly does not have.
-    expect(borrowed.map(([key]) => key)).toEqual(name === 'wasm' ? ['UnsortedSegmentSum'] : []);
+    expect(fallen.map(({ kernel }) => kernel)).toEqual(name === 'wasm' ? ['UnsortedSegmentSum'] : []);
     trainer.close();
   }, 120_000);
 });
