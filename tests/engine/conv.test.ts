@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { AdamW, conv2d, loadEngine, relu, type Tensor4D, tf, toCompute, toFloat32 } from '../../engine/index.ts';
 import { engineNames, hasTorch } from '../support/engines.ts';
 import {
+  checkAgainstPlain,
   checkGradients,
   evaluate,
   inHalf,
@@ -32,13 +33,7 @@ const CASES: Record<string, OpCase> = {
 };
 
 describe.skipIf(!hasTorch)('conv2d equals the composition of plain tfjs ops, in value and gradients', () => {
-  it.each(Object.keys(CASES))('%s', async (name) => {
-    const { shapes, run } = CASES[name]!;
-    const inputs = randomInputs(shapes);
-    const plain = await evaluate('cpu', inputs, run);
-    const fused = await evaluate('torch', inputs, run);
-    for (const [i, values] of fused.entries()) expect(relativeDifference(plain[i]!, values)).toBeLessThan(2e-6);
-  });
+  it.each(Object.keys(CASES))('%s', (name) => checkAgainstPlain(CASES[name]!));
 });
 
 describe.each(engineNames)('gradients by central differences on %s', (engine) => {

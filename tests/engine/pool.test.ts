@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { globalAveragePool, loadEngine, maxPool2d, relu, tf } from '../../engine/index.ts';
 import { engineNames, hasTorch } from '../support/engines.ts';
 import {
+  checkAgainstPlain,
   checkGradients,
   evaluate,
   inHalf,
@@ -25,13 +26,7 @@ const CASES: Record<string, OpCase> = {
 };
 
 describe.skipIf(!hasTorch)('a fused kernel equals the composition of plain tfjs ops, in value and gradients', () => {
-  it.each(Object.keys(CASES))('%s', async (name) => {
-    const { shapes, run } = CASES[name]!;
-    const inputs = randomInputs(shapes);
-    const plain = await evaluate('cpu', inputs, run);
-    const fused = await evaluate('torch', inputs, run);
-    for (const [i, values] of fused.entries()) expect(relativeDifference(plain[i]!, values)).toBeLessThan(2e-6);
-  });
+  it.each(Object.keys(CASES))('%s', (name) => checkAgainstPlain(CASES[name]!));
 
   it.each(Object.keys(CASES))('%s in bf16 stays within its rounding of fp32', async (name) => {
     const { shapes, run } = CASES[name]!;
