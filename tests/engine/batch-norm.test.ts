@@ -4,11 +4,10 @@ import { engineNames, hasTorch } from '../support/engines.ts';
 import {
   checkAgainstPlain,
   checkGradients,
+  checkHalf,
   evaluate,
-  inHalf,
   type OpCase,
   randomInputs,
-  relativeDifference,
 } from '../support/op-check.ts';
 
 function batchNormCase(shape: number[], options: BatchNormOptions, residual = false): OpCase {
@@ -48,15 +47,9 @@ describe.each(engineNames)('gradients by central differences on %s', (engine) =>
 });
 
 describe.skipIf(!hasTorch)('on torch', () => {
-  it.each(Object.keys(CASES))('%s in bf16 stays within its rounding of fp32', async (name) => {
-    const { shapes, run } = CASES[name]!;
-    const inputs = randomInputs(shapes);
-    const full = await evaluate('torch', inputs, run);
-    const half = await evaluate('torch', inputs, inHalf(run));
-    // A value next to ReLU's kink may fall to the other side when rounded, and its gradient with it.
-    const compared = name.includes('relu') || name.includes('blocks') ? [0] : full.map((_, i) => i);
-    for (const i of compared) expect(relativeDifference(full[i]!, half[i]!)).toBeLessThan(3e-2);
-  });
+  it.each(Object.keys(CASES))('%s in bf16 stays within its rounding of fp32', (name) =>
+    checkHalf(CASES[name]!, 3e-2, { gradients: !name.includes('relu') && !name.includes('blocks') }),
+  );
 
   it('has the same bits on one thread and on two', async () => {
     const { shapes, run } = CASES['over several blocks of rows']!;

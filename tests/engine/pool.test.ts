@@ -4,11 +4,10 @@ import { engineNames, hasTorch } from '../support/engines.ts';
 import {
   checkAgainstPlain,
   checkGradients,
+  checkHalf,
   evaluate,
-  inHalf,
   type OpCase,
   randomInputs,
-  relativeDifference,
 } from '../support/op-check.ts';
 
 const CASES: Record<string, OpCase> = {
@@ -29,13 +28,10 @@ describe.skipIf(!hasTorch)('a fused kernel equals the composition of plain tfjs 
   it.each(Object.keys(CASES))('%s', (name) => checkAgainstPlain(CASES[name]!));
 
   it.each(Object.keys(CASES))('%s in bf16 stays within its rounding of fp32', async (name) => {
-    const { shapes, run } = CASES[name]!;
-    const inputs = randomInputs(shapes);
+    const inputs = randomInputs(CASES[name]!.shapes);
     // Values that bf16 holds, so that the same element wins in both.
     for (const input of Object.values(inputs)) input.values = input.values.map((value) => Math.round(value * 16) / 16);
-    const full = await evaluate('torch', inputs, run);
-    const half = await evaluate('torch', inputs, inHalf(run));
-    for (const [i, values] of half.entries()) expect(relativeDifference(full[i]!, values)).toBeLessThan(8e-3);
+    await checkHalf(CASES[name]!, 8e-3, { inputs });
   });
 });
 

@@ -64,12 +64,30 @@ export async function checkAgainstPlain({ shapes, run }: OpCase): Promise<void> 
 const ACTIVATIONS = ['x', 'd', 'qkv', 'residual'];
 
 /** The op on bf16 copies of its activations. */
-export function inHalf(run: OpCase['run']): OpCase['run'] {
+function inHalf(run: OpCase['run']): OpCase['run'] {
   return (x) => {
     const halved = { ...x };
     for (const name of ACTIVATIONS) if (x[name]) halved[name] = toCompute(x[name], 'bf16');
     return toFloat32(run(halved));
   };
+}
+
+/**
+ * In bf16 the op on torch stays within `tolerance` of itself in fp32.
+ *
+ * @param inputs default: as `checkAgainstPlain` has them
+ * @param gradients whether they are compared too; where a rounded value falls to the other side of ReLU's kink they are not alike. Default true.
+ */
+export async function checkHalf(
+  { shapes, run }: OpCase,
+  tolerance: number,
+  { inputs = randomInputs(shapes), gradients = true } = {},
+): Promise<void> {
+  const full = await evaluate('torch', inputs, run);
+  const half = await evaluate('torch', inputs, inHalf(run));
+  expect(half.length).toBe(full.length);
+  for (const [i, values] of half.slice(0, gradients ? half.length : 1).entries())
+    expect(relativeDifference(full[i]!, values)).toBeLessThan(tolerance);
 }
 
 /** Largest difference over largest value. */
