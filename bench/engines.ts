@@ -35,7 +35,7 @@ export async function run({ quick }: BenchOptions): Promise<BenchRow[]> {
 
 async function samplesPerSecond(name: EngineName, steps: number): Promise<number> {
   const engine = await loadEngine({ engine: name, threads: 1 });
-  const trainer = syntheticTrainer(engine, resolveModelConfig('tiny'), GLOBAL_BATCH);
+  const trainer = syntheticTrainer(engine, resolveModelConfig('tiny'), { globalBatch: GLOBAL_BATCH });
   try {
     trainer.step();
     const seconds: number[] = [];

@@ -1,6 +1,6 @@
+import { quiet } from './backend/quiet-cpu.ts';
 import { replaceSegmentSum } from './backend/segment-sum.ts';
-import { type CountedStorage, countedStorage } from './cpu-storage.ts';
-import type { EngineMemory } from './engine.ts';
+import { countedStorage, type StoredData } from './counted-storage.ts';
 import { floatsOf, InPlaceEngine } from './host-engine.ts';
 import { backend, type MathBackendCPU, setBackend, type Tensor, version_core } from './tf.ts';
 
@@ -8,7 +8,7 @@ import { backend, type MathBackendCPU, setBackend, type Tensor, version_core } f
 export async function useCpuBackend(): Promise<void> {
   replaceSegmentSum();
   await setBackend('cpu');
-  (cpuBackend() as unknown as { firstUse: boolean }).firstUse = false;
+  quiet(cpuBackend());
 }
 
 function cpuBackend(): MathBackendCPU {
@@ -19,15 +19,9 @@ function cpuBackend(): MathBackendCPU {
 export class CpuEngine extends InPlaceEngine {
   readonly name = 'cpu';
   readonly description = `tfjs ${version_core} JavaScript kernels`;
-  readonly #storage: CountedStorage = countedStorage(cpuBackend());
 
-  override memory(): EngineMemory {
-    const { liveBytes, peakBytes } = this.#storage;
-    return { ...super.memory(), liveBytes, peakBytes, reservedBytes: liveBytes };
-  }
-
-  override resetPeakMemory(): void {
-    this.#storage.resetPeak();
+  constructor() {
+    super(countedStorage(cpuBackend().data as unknown as StoredData<CpuRecord>, bytesOf));
   }
 
   /** tfjs keeps the array a tensor was made from, which may still be its maker's: that one is copied on the first write. */
@@ -40,6 +34,17 @@ export class CpuEngine extends InPlaceEngine {
     record.values = copy;
     return copy;
   }
+}
+
+interface CpuRecord {
+  /** Absent for complex numbers, whose two parts are stored under DataIds of their own. */
+  readonly values?: unknown;
+}
+
+/** Strings count as their references. */
+function bytesOf({ values }: CpuRecord): number {
+  if (ArrayBuffer.isView(values)) return values.byteLength;
+  return Array.isArray(values) ? 8 * values.length : 0;
 }
 
 const owned = new WeakSet<Float32Array>();

@@ -1,5 +1,6 @@
 import { CoveyError } from '../common/errors.ts';
 import type { EngineName } from './capabilities.ts';
+import type { CountedStorage } from './counted-storage.ts';
 import type { AdamWUpdate, Engine, EngineMemory } from './engine.ts';
 import { digest, sumOfSquares } from './host-math.ts';
 import { memory, type Tensor } from './tf.ts';
@@ -37,7 +38,12 @@ export abstract class HostEngine implements Engine {
   abstract readonly name: EngineName;
   abstract readonly description: string;
   abstract readonly threads: number;
-  #peakBytes = 0;
+  readonly #storage: CountedStorage;
+
+  /** @param storage counts what the current tfjs backend stores */
+  constructor(storage: CountedStorage) {
+    this.#storage = storage;
+  }
 
   readInto(tensor: Tensor, out: Float32Array): void {
     checkLength(tensor, out);
@@ -71,16 +77,14 @@ export abstract class HostEngine implements Engine {
 
   abstract adamW(update: AdamWUpdate): void;
 
-  /** tfjs's own count of bytes. Nothing tells these backends' peaks: it is the most that was seen when somebody asked. */
   memory(): EngineMemory {
     const { numTensors, numBytes } = memory();
-    this.#peakBytes = Math.max(this.#peakBytes, numBytes);
-    const counted = { liveBytes: numBytes, peakBytes: this.#peakBytes, reservedBytes: numBytes };
-    return { tensors: numTensors, bytes: numBytes, ...counted };
+    const { liveBytes, peakBytes } = this.#storage;
+    return { tensors: numTensors, bytes: numBytes, liveBytes, peakBytes, reservedBytes: liveBytes };
   }
 
   resetPeakMemory(): void {
-    this.#peakBytes = 0;
+    this.#storage.resetPeak();
   }
 
   close(): void {

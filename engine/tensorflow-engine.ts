@@ -1,6 +1,7 @@
-import { borrowMissingKernels } from './backend/missing-kernels.ts';
-import { loadTfjsNode, type TfjsNodeBackend } from './backend/tfjs-node.ts';
+import { registerFallbacks } from './backend/fallback.ts';
+import { bytesOfRecord, loadTfjsNode, type TfjsNodeBackend } from './backend/tfjs-node.ts';
 import { tensorflowEnvironment } from './capabilities.ts';
+import { countedStorage } from './counted-storage.ts';
 import type { AdamWUpdate } from './engine.ts';
 import { checkGradientLength, checkLength, HostEngine } from './host-engine.ts';
 import {
@@ -28,14 +29,15 @@ export async function useTensorflowBackend(threads: number): Promise<void> {
     for (const [name, value] of Object.entries(tensorflowEnvironment(threads))) process.env[name] ??= value;
     const loaded = loadTfjsNode();
     registerBackend(TENSORFLOW_BACKEND, () => loaded, 3);
-    borrowMissingKernels(TENSORFLOW_BACKEND, loaded);
+    registerFallbacks(TENSORFLOW_BACKEND, loaded);
   }
   await setBackend(TENSORFLOW_BACKEND);
 }
 
 /**
  * TensorFlow through tfjs-node. Its API reads tensors by copying them and cannot write into one: a written tensor gets a new handle under
- * its old identity. The optimiser runs on the device; only the gradient travels.
+ * its old identity. The optimiser runs on the device; only the gradient travels. Memory is counted by tensors: TensorFlow does not tell which of them
+ * share storage (after a reshape, say).
  */
 export class TensorflowEngine extends HostEngine {
   readonly name = 'tensorflow';
@@ -44,8 +46,9 @@ export class TensorflowEngine extends HostEngine {
   readonly #backend: TfjsNodeBackend;
 
   constructor(threads: number) {
-    super();
-    this.#backend = backend() as unknown as TfjsNodeBackend;
+    const loaded = backend() as unknown as TfjsNodeBackend;
+    super(countedStorage(loaded.tensorMap, bytesOfRecord));
+    this.#backend = loaded;
     this.threads = Number(process.env['TF_NUM_INTRAOP_THREADS'] ?? threads);
     const device = this.#backend.isUsingGpuDevice ? 'GPU' : 'CPU';
     this.description = `TensorFlow ${this.#backend.binding.TF_Version} through tfjs-node on ${device}, ${this.threads} thread${this.threads === 1 ? '' : 's'}`;

@@ -1,11 +1,14 @@
 import { createRequire } from 'node:module';
 import path from 'node:path';
-import { borrowMissingKernels, type HostAccess } from './backend/missing-kernels.ts';
+import { type HostAccess, registerFallbacks } from './backend/fallback.ts';
 import { requireOnOurCore } from './backend/our-core.ts';
 import { replaceSegmentSum } from './backend/segment-sum.ts';
+import { countedStorage, type StoredData } from './counted-storage.ts';
+import type { EngineMemory } from './engine.ts';
 import { InPlaceEngine } from './host-engine.ts';
 import {
   backend,
+  type DataType,
   findBackend,
   getKernel,
   type KernelBackend,
@@ -14,6 +17,7 @@ import {
   type Tensor,
   type TensorInfo,
   unregisterKernel,
+  util,
   version_core,
 } from './tf.ts';
 
@@ -25,15 +29,19 @@ interface WasmPackage {
 
 interface WasmRecord {
   id: number;
-  readonly memoryOffset: number;
+  /** null for strings, which are kept outside of the WebAssembly memory. */
+  readonly memoryOffset: number | null;
+  readonly shape: number[];
+  readonly dtype: DataType;
 }
 
 interface WasmBackend extends HostAccess {
-  readonly dataIdMap: { get(dataId: object): WasmRecord };
+  readonly dataIdMap: StoredData<WasmRecord>;
   dataIdNextNumber: number;
   readonly wasm: {
+    readonly HEAPU8: Uint8Array;
     readonly tfjs: {
-      registerTensor(id: number, size: number, memoryOffset: number): void;
+      registerTensor(id: number, size: number, memoryOffset: number | null): void;
       disposeData(id: number): void;
     };
   };
@@ -50,9 +58,17 @@ export async function useWasmBackend(): Promise<void> {
     await withoutNewProcessListeners(async () => setBackend('wasm'));
     transposeBeforeMatMul();
     replaceSegmentSum();
-    borrowMissingKernels('wasm', backend() as unknown as HostAccess);
+    registerFallbacks('wasm', wasmBackend());
   }
   await setBackend('wasm');
+}
+
+function wasmBackend(): WasmBackend {
+  return backend() as unknown as WasmBackend;
+}
+
+function bytesOf({ memoryOffset, shape, dtype }: WasmRecord): number {
+  return memoryOffset === null ? 0 : util.sizeFromShape(shape) * util.bytesPerElement(dtype);
 }
 
 /** Emscripten's start-up code puts handlers on the process that rethrow what others may want to handle: they are taken off again. */
@@ -102,9 +118,18 @@ export class WasmEngine extends InPlaceEngine {
   readonly name = 'wasm';
   readonly description = `tfjs ${version_core} WebAssembly kernels, 1 thread`;
 
+  constructor() {
+    super(countedStorage(wasmBackend().dataIdMap, bytesOf));
+  }
+
+  /** The WebAssembly memory never shrinks. */
+  override memory(): EngineMemory {
+    return { ...super.memory(), reservedBytes: wasmBackend().wasm.HEAPU8.byteLength };
+  }
+
   /** A new identity each time: matMul keeps a packed copy of its second operand under the old one, which a write would not reach. */
   protected writable(tensor: Tensor): Float32Array {
-    const wasm = backend() as unknown as WasmBackend;
+    const wasm = wasmBackend();
     const record = wasm.dataIdMap.get(tensor.dataId);
     wasm.wasm.tfjs.disposeData(record.id);
     record.id = wasm.dataIdNextNumber++;

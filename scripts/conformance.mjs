@@ -13,7 +13,7 @@ import { judge, reportLines } from './conformance-report.mjs';
 import { ROOT } from './setup-steps.mjs';
 
 const BUNDLE = path.join(ROOT, 'build/conformance.mjs');
-const ADDON = path.join(ROOT, 'build/covey_engine.node');
+const LOADER = path.join(ROOT, 'build/conformance-loader.mjs');
 
 const { values: options } = parseArgs({ options: { json: { type: 'boolean' }, filter: { type: 'string' } } });
 
@@ -34,6 +34,12 @@ async function bundleSpecs() {
     external: ['jasmine-core*'],
     plugins: [oneCore, tfjsFromSource],
   });
+}
+
+/** Where the engine looks for its addon: asked of the sources, as dist may be older than they are. */
+async function addonPath() {
+  await build({ ...bundleOptions, entryPoints: [path.join(ROOT, 'engine/native/load.ts')], outfile: LOADER });
+  return (await import(pathToFileURL(LOADER).href)).addonPath();
 }
 
 /** Declares the specs and runs them in order. Resolves to one {name, status, messages} a spec. */
@@ -71,7 +77,7 @@ function suiteFailures(name, failedExpectations) {
     : [{ name: `${name} afterAll`, status: 'failed', messages: failedExpectations.map(messageOf) }];
 }
 
-if (!existsSync(ADDON)) {
+if (!existsSync(await addonPath())) {
   const reason = 'the native engine is not built';
   process.stdout.write(options.json ? `${JSON.stringify({ specs: 0, skipped: reason })}\n` : `skipped: ${reason}\n`);
   process.exit(0);

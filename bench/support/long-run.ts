@@ -1,12 +1,9 @@
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import type { ModelConfig } from '../../common/config/run-config.ts';
-import { RandomStream } from '../../common/random.ts';
 import { torchBackend } from '../../engine/backend/torch-backend.ts';
 import type { Engine } from '../../engine/index.ts';
-import { ClipModel } from '../../models/clip/clip-model.ts';
-import { SoloCollectives } from '../../worker/train/blocking-collectives.ts';
-import { type LaneInput, LaneTrainer } from '../../worker/train/lane-trainer.ts';
+import { syntheticTrainer } from './synthetic-trainer.ts';
 
 /** Small enough for a thousand steps in seconds; every kind of op of the training step is in it. */
 const MODEL: ModelConfig = {
@@ -44,34 +41,19 @@ export interface LongRunFigures {
 
 /** Trains a small model and watches its memory between steps. */
 export function longRun(engine: Engine, options: LongRunOptions): LongRunFigures {
-  const { precision, recompute, steps, settledAfter } = options;
-  const model = new ClipModel(MODEL, { seed: 1, precision, recompute });
-  const trainer = new LaneTrainer(
-    {
-      globalBatch: BATCH,
-      laneCount: LANES,
-      imageSide: MODEL.vision.imageSize,
-      embedDim: MODEL.embedDim,
-      mean: [0.5, 0.5, 0.5],
-      std: [0.25, 0.25, 0.25],
-      precision,
-      gradClipNorm: 1,
-      nonFinite: 'stop',
-      logitScaleMax: Math.log(100),
-      optimizer: { beta1: 0.9, beta2: 0.98, eps: 1e-6 },
-      weightDecays: model.parameters.map(() => 0.1),
-    },
-    { engine, model },
-  );
-  trainer.holdLanes(0, LANES);
-  const collectives = new SoloCollectives(LANES, (target, source) => engine.addVectors(target, source));
-  const lanes = someLanes();
+  const { steps, settledAfter, ...training } = options;
+  const trainer = syntheticTrainer(engine, MODEL, {
+    ...training,
+    globalBatch: BATCH,
+    lanes: LANES,
+    learningRate: 1e-3,
+  });
   const counts = { tensors: new Range(), handles: new Range(), liveBytes: new Range() };
   const resident: number[] = [];
   try {
     for (let step = 0; step < steps; step++) {
       if (step === settledAfter) engine.resetPeakMemory();
-      trainer.step(step, 1e-3, lanes, collectives);
+      trainer.step();
       if (step < settledAfter) continue;
       const { tensors, liveBytes } = engine.memory();
       counts.tensors.add(tensors);
@@ -91,8 +73,7 @@ export function longRun(engine: Engine, options: LongRunOptions): LongRunFigures
       residentGrowthBytes: slope(resident) * resident.length,
     };
   } finally {
-    trainer.dispose();
-    model.dispose();
+    trainer.close();
   }
 }
 
@@ -121,21 +102,4 @@ function slope(values: readonly number[]): number {
     squares += (index - middle) ** 2;
   });
   return products / squares;
-}
-
-function someLanes(): LaneInput[] {
-  const random = new RandomStream('long-run');
-  const batch = BATCH / LANES;
-  const { imageSize } = MODEL.vision;
-  const { contextLength, vocabSize } = MODEL.text;
-  return Array.from({ length: LANES }, (_, lane) => {
-    const tokens = new Int32Array(batch * contextLength);
-    for (let row = 0; row < batch; row++) {
-      const length = 1 + random.integer(contextLength - 2);
-      tokens[row * contextLength] = vocabSize - 2;
-      for (let i = 1; i < length; i++) tokens[row * contextLength + i] = 1 + random.integer(vocabSize - 4);
-      tokens[row * contextLength + length] = vocabSize - 1;
-    }
-    return { lane, tokens, pixels: new Uint8Array(batch * imageSize * imageSize * 3).map(() => random.integer(256)) };
-  });
 }

@@ -1,9 +1,20 @@
-import type { ModelConfig } from '../../common/config/run-config.ts';
-import { RandomStream } from '../../common/random.ts';
+import { type ModelConfig, runConfigSchema } from '../../common/config/run-config.ts';
 import type { Engine } from '../../engine/index.ts';
-import { ClipModel } from '../../models/clip/clip-model.ts';
 import { SoloCollectives } from '../../worker/train/blocking-collectives.ts';
-import { type LaneInput, LaneTrainer } from '../../worker/train/lane-trainer.ts';
+import { newTrainer } from '../../worker/train/new-trainer.ts';
+import { syntheticLanes } from '../../worker/train/synthetic-lanes.ts';
+
+export interface SyntheticTraining {
+  readonly globalBatch: number;
+  /** Default 1. */
+  readonly lanes?: number;
+  /** Default fp32. */
+  readonly precision?: 'fp32' | 'bf16';
+  /** Default none. */
+  readonly recompute?: 'none' | 'blocks';
+  /** Default 1e-4. */
+  readonly learningRate?: number;
+}
 
 export interface SyntheticTrainer {
   /** One optimiser step on the same noise; the loss. */
@@ -11,47 +22,26 @@ export interface SyntheticTrainer {
   close(): void;
 }
 
-/** A worker's training step without data and network: one process, one lane, noise for pictures, captions of full length. */
-export function syntheticTrainer(engine: Engine, model: ModelConfig, globalBatch: number): SyntheticTrainer {
-  const clip = new ClipModel(model, { seed: 1, precision: 'fp32' });
-  const trainer = new LaneTrainer(
-    {
-      globalBatch,
-      laneCount: 1,
-      imageSide: model.vision.imageSize,
-      embedDim: model.embedDim,
-      mean: [0.5, 0.5, 0.5],
-      std: [0.25, 0.25, 0.25],
-      precision: 'fp32',
-      gradClipNorm: undefined,
-      nonFinite: 'stop',
-      logitScaleMax: Math.log(100),
-      optimizer: { beta1: 0.9, beta2: 0.98, eps: 1e-6 },
-      weightDecays: clip.parameters.map(() => 0.1),
-    },
-    { engine, model: clip },
-  );
-  trainer.holdLanes(0, 1);
-  const collectives = new SoloCollectives(1, (target, source) => engine.addVectors(target, source));
-  const lane = noiseLane(model, globalBatch);
+/** A worker's training step without data and network: one process with all lanes, noise for pictures, captions of full length. */
+export function syntheticTrainer(engine: Engine, model: ModelConfig, options: SyntheticTraining): SyntheticTrainer {
+  const { globalBatch, lanes = 1, precision = 'fp32', recompute = 'none', learningRate = 1e-4 } = options;
+  const config = runConfigSchema.parse({
+    run: 'synthetic',
+    store: 'file:///unused',
+    model,
+    data: { manifest: 'file:///unused' },
+    train: { steps: 1, globalBatch, lanes, precision, recompute, optimizer: { gradClipNorm: 1 } },
+  });
+  const { model: clip, trainer } = newTrainer(config, model, engine);
+  trainer.holdLanes(0, lanes);
+  const collectives = new SoloCollectives(lanes, (target, source) => engine.addVectors(target, source));
+  const inputs = syntheticLanes(model, { lanes, laneBatch: globalBatch / lanes });
   let index = 0;
   return {
-    step: () => trainer.step(index++, 1e-4, [lane], collectives).loss,
+    step: () => trainer.step(index++, learningRate, inputs, collectives).loss,
     close: () => {
       trainer.dispose();
       clip.dispose();
     },
   };
-}
-
-function noiseLane({ vision, text }: ModelConfig, batch: number): LaneInput {
-  const random = new RandomStream('synthetic-trainer');
-  const { contextLength, vocabSize } = text;
-  const tokens = new Int32Array(batch * contextLength).map((_, at) => {
-    const place = at % contextLength;
-    if (place === 0) return vocabSize - 2;
-    return place === contextLength - 1 ? vocabSize - 1 : 1 + random.integer(vocabSize - 4);
-  });
-  const pixels = new Uint8Array(batch * vision.imageSize ** 2 * 3).map(() => random.integer(256));
-  return { lane: 0, tokens, pixels };
 }

@@ -5,7 +5,7 @@ import { type Command, Option } from 'commander';
 import { fromFileError } from '../../common/objectstore/file-errors.ts';
 import type { CommandContext } from '../context.ts';
 import { EXIT } from '../exit-codes.ts';
-import { wholeNumber } from '../option-values.ts';
+import { type EngineChoice, engineOption, wholeNumber } from '../option-values.ts';
 import { runCommand } from '../run-command.ts';
 import { StatusLine } from '../status-line.ts';
 import { SET_OPTION } from './config.ts';
@@ -18,7 +18,7 @@ interface ProfileOptions {
   readonly batch?: number;
   readonly lanes?: number;
   readonly captionTokens?: number;
-  readonly engine: 'auto' | 'torch' | 'cpu';
+  readonly engine: EngineChoice;
   readonly set?: readonly string[];
   readonly trace?: string;
   readonly top: number;
@@ -48,7 +48,7 @@ export function addProfileCommand(program: Command): void {
     .option('--batch <n>', 'global batch instead of the config’s; 32 for a preset', wholeNumber(1))
     .option('--lanes <n>', 'lanes instead of the config’s; 1 for a preset', wholeNumber(1))
     .option('--caption-tokens <n>', 'length of every caption (default: the context length)', wholeNumber(3))
-    .addOption(new Option('--engine <name>', 'which engine').choices(['auto', 'torch', 'cpu']).default('auto'))
+    .addOption(engineOption('which engine').default('auto'))
     .option(...SET_OPTION)
     .option('--trace <file>', 'also write a trace for Perfetto or chrome://tracing')
     .option('--top <k>', 'kernels to show', wholeNumber(1), 15)

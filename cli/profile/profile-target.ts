@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { type ModelConfig, runConfigSchema } from '../../common/config/run-config.ts';
 import { CoveyError } from '../../common/errors.ts';
+import { type EngineName, engineCapabilities } from '../../engine/capabilities.ts';
 import { resolveModelConfig } from '../../models/model-config.ts';
 import { presets } from '../../models/presets.ts';
 import type { TrainingConfig } from '../../worker/train/new-trainer.ts';
@@ -21,7 +22,7 @@ export interface TargetOptions {
   readonly precision?: 'fp32' | 'bf16' | undefined;
   readonly batch?: number | undefined;
   readonly lanes?: number | undefined;
-  readonly engine: 'torch' | 'cpu' | string;
+  readonly engine: EngineName;
 }
 
 /** A preset says nothing about the batch: one that a laptop can hold. */
@@ -47,7 +48,8 @@ export async function profileTarget(
       { fields: { globalBatch, lanes } },
     );
   }
-  const precision = options.precision ?? (options.engine === 'cpu' ? 'fp32' : train.precision);
+  const wanted = options.precision ?? train.precision;
+  const precision = engineCapabilities(options.engine).precisions.includes(wanted) ? wanted : 'fp32';
   return { ...found, training: { ...found.training, train: { ...train, globalBatch, lanes, precision } } };
 }
 
@@ -64,9 +66,9 @@ async function baseTarget(
   if (sets !== undefined)
     throw new CoveyError('INVALID_ARGUMENT', 'Cannot use --set: it changes a config file, and none is given');
   if (name !== undefined) return synthetic(name, resolveModelConfig(name), { globalBatch: PRESET_BATCH, lanes: 1 });
-  return engine === 'cpu'
-    ? synthetic('demo', DEMO_MODEL_WITHOUT_ADDON, { globalBatch: 64, lanes: 2 })
-    : synthetic('demo', DEMO_MODEL, { globalBatch: 256, lanes: 2 });
+  return engine === 'torch'
+    ? synthetic('demo', DEMO_MODEL, { globalBatch: 256, lanes: 2 })
+    : synthetic('demo', DEMO_MODEL_WITHOUT_ADDON, { globalBatch: 64, lanes: 2 });
 }
 
 function synthetic(name: string, model: ModelConfig, train: { globalBatch: number; lanes: number }): ProfileTarget {

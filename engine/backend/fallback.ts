@@ -1,23 +1,51 @@
-import { type BackendValues, getKernel, type KernelFunc, MathBackendCPU, type TensorInfo, util } from '../tf.ts';
+import {
+  type BackendValues,
+  type DataType,
+  getKernel,
+  getKernelsForBackend,
+  type KernelFunc,
+  MathBackendCPU,
+  registerKernel,
+  type TensorInfo,
+  util,
+} from '../tf.ts';
 import { countFallback } from './fallback-counts.ts';
-import type { TorchBackend } from './torch-backend.ts';
+import { quiet } from './quiet-cpu.ts';
+
+/**
+ * The two members of a tfjs backend through which values come and go. Complex ones are interleaved; data that another backend holds moves here when
+ * it is read.
+ */
+export interface HostAccess {
+  readSync(dataId: object): BackendValues;
+  write(values: BackendValues, shape: number[], dtype: DataType): object;
+}
 
 /** Tensors by name; ragged ops have lists of them. */
 type Inputs = Record<string, TensorInfo | readonly TensorInfo[] | undefined> | readonly TensorInfo[];
 
+/** Registers tfjs's JavaScript kernels, on copies, under every name for which the backend has none. Once per backend and thread. */
+export function registerFallbacks(backendName: string, backend: HostAccess): void {
+  const present = new Set(getKernelsForBackend(backendName).map(({ kernelName }) => kernelName));
+  for (const { kernelName, kernelFunc } of getKernelsForBackend('cpu')) {
+    if (present.has(kernelName)) continue;
+    registerKernel({ kernelName, backendName, kernelFunc: fallbackKernel(kernelName, kernelFunc, backend) });
+  }
+}
+
 /** Runs tfjs's JavaScript kernel on copies of the inputs and brings the results back. Each call is counted. */
-export function fallbackKernel(name: string, kernel: KernelFunc, torch: TorchBackend): KernelFunc {
+export function fallbackKernel(name: string, kernel: KernelFunc, backend: HostAccess): KernelFunc {
   return ({ inputs, attrs }) => {
     const startedAt = performance.now();
     const cpu = cpuBackend();
     const made = new Set<object>();
     try {
-      const toCpu = (tensor: TensorInfo) => copyToCpu(tensor, torch, cpu, made);
+      const toCpu = (tensor: TensorInfo) => copyToCpu(tensor, backend, cpu, made);
       const result = kernel({ inputs: mapped(inputs as Inputs, toCpu) as never, attrs: attrs as never, backend: cpu });
       const results = (Array.isArray(result) ? result : [result]) as TensorInfo[];
       for (const { dataId } of results) made.add(dataId);
       const back = results.map(({ dataId, shape, dtype }) => {
-        return { dataId: torch.write(cpu.readSync(dataId) as BackendValues, shape, dtype), shape, dtype };
+        return { dataId: backend.write(cpu.readSync(dataId) as BackendValues, shape, dtype), shape, dtype };
       });
       return Array.isArray(result) ? back : back[0]!;
     } finally {
@@ -37,9 +65,9 @@ function mapped(inputs: Inputs, copy: (tensor: TensorInfo) => TensorInfo): unkno
   );
 }
 
-function copyToCpu(tensor: TensorInfo, torch: TorchBackend, cpu: MathBackendCPU, made: Set<object>): TensorInfo {
+function copyToCpu(tensor: TensorInfo, from: HostAccess, cpu: MathBackendCPU, made: Set<object>): TensorInfo {
   const { shape, dtype } = tensor;
-  const values = torch.readSync(torch.recordOf(tensor));
+  const values = from.readSync(tensor.dataId);
   const dataId =
     dtype === 'complex64' ? writeComplex(values as Float32Array, shape, cpu) : cpu.write(values, shape, dtype);
   made.add(dataId);
@@ -47,7 +75,7 @@ function copyToCpu(tensor: TensorInfo, torch: TorchBackend, cpu: MathBackendCPU,
   return { dataId, shape, dtype, rank: shape.length, size: util.sizeFromShape(shape) } as TensorInfo;
 }
 
-/** tfjs's JavaScript kernels keep the parts apart, the addon interleaves them. */
+/** tfjs's JavaScript kernels keep the parts apart, the other backends interleave them. */
 function writeComplex(values: Float32Array, shape: number[], cpu: MathBackendCPU): object {
   const [real, imag] = [0, 1].map((offset) =>
     cpu.makeTensorInfo(
@@ -65,10 +93,6 @@ function writeComplex(values: Float32Array, shape: number[], cpu: MathBackendCPU
 let cpu: MathBackendCPU | undefined;
 
 function cpuBackend(): MathBackendCPU {
-  if (cpu === undefined) {
-    cpu = new MathBackendCPU();
-    // Its first write advertises another package.
-    (cpu as unknown as { firstUse: boolean }).firstUse = false;
-  }
+  cpu ??= quiet(new MathBackendCPU());
   return cpu;
 }

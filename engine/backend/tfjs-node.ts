@@ -3,8 +3,9 @@ import { createRequire } from 'node:module';
 import path from 'node:path';
 import { packageRoot } from '../../common/built-module.ts';
 import { CoveyError } from '../../common/errors.ts';
-import type { KernelBackend } from '../tf.ts';
-import type { HostAccess } from './missing-kernels.ts';
+import type { StoredData } from '../counted-storage.ts';
+import { type KernelBackend, util } from '../tf.ts';
+import type { HostAccess } from './fallback.ts';
 import { requireOnOurCore } from './our-core.ts';
 
 /** Preferred first: the one for GPUs falls back to the processor by itself. */
@@ -21,10 +22,17 @@ export interface TfjsNodeRecord {
   values: unknown;
 }
 
+/** Bytes of one element by TensorFlow's number of its type: float, int32, complex64 and bool. Strings count as nothing. */
+const ELEMENT_BYTES: Readonly<Record<number, number>> = { 1: 4, 3: 4, 8: 8, 10: 1 };
+
+export function bytesOfRecord({ shape, dtype }: TfjsNodeRecord): number {
+  return util.sizeFromShape(shape) * (ELEMENT_BYTES[dtype] ?? 0);
+}
+
 /** The members of tfjs-node's backend that the engine uses. */
 export interface TfjsNodeBackend extends HostAccess {
   readonly isUsingGpuDevice: boolean;
-  readonly tensorMap: { get(dataId: object): TfjsNodeRecord };
+  readonly tensorMap: StoredData<TfjsNodeRecord>;
   readonly binding: {
     readonly TF_Version: string;
     createTensor(shape: number[], dtype: number, values: unknown): number;

@@ -66,7 +66,7 @@ export class TorchBackend extends KernelBackend {
     return this.recordOf(tensor).handle;
   }
 
-  recordOf(tensor: TensorInfo): TorchData {
+  recordOf(tensor: Pick<TensorInfo, 'dataId'>): TorchData {
     const { dataId } = tensor;
     if (dataId instanceof TorchData) return dataId;
     const known = this.#foreign.get(dataId);
@@ -195,9 +195,7 @@ export class TorchBackend extends KernelBackend {
   }
 
   override readSync(dataId: object): BackendValues {
-    const record = this.#find(dataId);
-    if (record === undefined)
-      throw new CoveyError('INVALID_ARGUMENT', 'Cannot read a tensor: its data is not on the torch engine');
+    const record = this.recordOf({ dataId });
     return record.handle === STRINGS
       ? (record.strings as BackendValues)
       : (this.addon.toTyped(record.handle) as BackendValues);

@@ -48,8 +48,9 @@ function opName(inner: readonly Frame[]): string {
   return called?.name.replace(/^.*\./, '').replace(/_*(op)?$/, '') || 'unknown';
 }
 
+/** tfjs itself or one of its backends' packages: tfjs-node makes tensors inside its kernels. */
 function isTfjs(file: string): boolean {
-  return /[/\\]tfjs\.mjs$/.test(file);
+  return /[/\\](tfjs\.mjs$|@tensorflow[/\\])/.test(file);
 }
 
 function isEngine({ file }: Frame): boolean {

@@ -1,6 +1,7 @@
 import { onTorch } from '../backend/active.ts';
 import { fusedConv2d } from '../fused/conv2d.ts';
 import { conv2d as plainConv2d, type Tensor4D, transpose } from '../tf.ts';
+import { withEdges } from './edges.ts';
 
 export interface Conv2dOptions {
   /** In both directions. Default 1. */
@@ -22,5 +23,5 @@ export function conv2d(
   { stride = 1, padding = 0 }: Conv2dOptions = {},
 ): Tensor4D {
   if (onTorch()) return fusedConv2d(x_BHWC, weight_OIHW, stride, padding);
-  return plainConv2d(x_BHWC, transpose(weight_OIHW, [2, 3, 1, 0]), stride, padding);
+  return plainConv2d(withEdges(x_BHWC, padding, 0), transpose(weight_OIHW, [2, 3, 1, 0]), stride, 'valid');
 }

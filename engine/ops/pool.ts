@@ -1,6 +1,7 @@
 import { onTorch } from '../backend/active.ts';
 import { fusedGlobalAveragePool, fusedMaxPool2d } from '../fused/pool.ts';
 import { maxPool, mean, type Tensor2D, type Tensor4D } from '../tf.ts';
+import { withEdges } from './edges.ts';
 
 export interface MaxPool2dOptions {
   /** Side of the window, at most 15. */
@@ -18,7 +19,7 @@ export interface MaxPool2dOptions {
  */
 export function maxPool2d(x_BHWC: Tensor4D, { size, stride = size, padding = 0 }: MaxPool2dOptions): Tensor4D {
   if (onTorch()) return fusedMaxPool2d(x_BHWC, size, stride, padding);
-  return maxPool(x_BHWC, size, stride, padding);
+  return maxPool(withEdges(x_BHWC, padding, Number.NEGATIVE_INFINITY), size, stride, 'valid');
 }
 
 /** Mean over all places: fp32 [B,C], also of bf16 activations. */

@@ -38,12 +38,15 @@ function profile(args: readonly string[], interruptAfter?: string): Promise<Fini
     const child = spawn(process.execPath, [MAIN, 'profile', ...args], { cwd: folder, env, timeout: 90_000 });
     let stdout = '';
     let stderr = '';
+    let interrupted = false;
     child.stdout.on('data', (data) => {
       stdout += data;
     });
     child.stderr.on('data', (data) => {
       stderr += data;
-      if (interruptAfter && stderr.includes(interruptAfter)) child.kill('SIGINT');
+      // Once: a second signal would end the process where it stands.
+      if (!interruptAfter || interrupted || !stderr.includes(interruptAfter)) return;
+      interrupted = child.kill('SIGINT');
     });
     child.on('close', (code) => resolve({ code, stdout, stderr }));
   });

@@ -2,12 +2,12 @@ import { describe, expect, it } from 'vitest';
 import { type BatchNormOptions, batchNorm, loadEngine, type Tensor1D, tf } from '../../engine/index.ts';
 import { engineNames, hasTorch } from '../support/engines.ts';
 import {
+  checkAgainstPlain,
   checkGradients,
+  checkHalf,
   evaluate,
-  inHalf,
   type OpCase,
   randomInputs,
-  relativeDifference,
 } from '../support/op-check.ts';
 
 function batchNormCase(shape: number[], options: BatchNormOptions, residual = false): OpCase {
@@ -37,13 +37,7 @@ const CASES: Record<string, OpCase> = {
 };
 
 describe.skipIf(!hasTorch)('batchNorm equals the composition of plain tfjs ops, in value and gradients', () => {
-  it.each(Object.keys(CASES))('%s', async (name) => {
-    const { shapes, run } = CASES[name]!;
-    const inputs = randomInputs(shapes);
-    const plain = await evaluate('cpu', inputs, run);
-    const fused = await evaluate('torch', inputs, run);
-    for (const [i, values] of fused.entries()) expect(relativeDifference(plain[i]!, values)).toBeLessThan(2e-6);
-  });
+  it.each(Object.keys(CASES))('%s', (name) => checkAgainstPlain(CASES[name]!));
 });
 
 describe.each(engineNames)('gradients by central differences on %s', (engine) => {
@@ -53,15 +47,9 @@ describe.each(engineNames)('gradients by central differences on %s', (engine) =>
 });
 
 describe.skipIf(!hasTorch)('on torch', () => {
-  it.each(Object.keys(CASES))('%s in bf16 stays within its rounding of fp32', async (name) => {
-    const { shapes, run } = CASES[name]!;
-    const inputs = randomInputs(shapes);
-    const full = await evaluate('torch', inputs, run);
-    const half = await evaluate('torch', inputs, inHalf(run));
-    // A value next to ReLU's kink may fall to the other side when rounded, and its gradient with it.
-    const compared = name.includes('relu') || name.includes('blocks') ? [0] : full.map((_, i) => i);
-    for (const i of compared) expect(relativeDifference(full[i]!, half[i]!)).toBeLessThan(3e-2);
-  });
+  it.each(Object.keys(CASES))('%s in bf16 stays within its rounding of fp32', (name) =>
+    checkHalf(CASES[name]!, 3e-2, { gradients: !name.includes('relu') && !name.includes('blocks') }),
+  );
 
   it('has the same bits on one thread and on two', async () => {
     const { shapes, run } = CASES['over several blocks of rows']!;

@@ -1,7 +1,7 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 import { fallbackUses, loadEngine, type Tensor, tf, toCompute, toFloat32 } from '../../engine/index.ts';
 import { hasTorch } from '../support/engines.ts';
-import { randomInputs, relativeDifference } from '../support/op-check.ts';
+import { checkGradients, randomInputs, relativeDifference } from '../support/op-check.ts';
 
 type Shape4D = [number, number, number, number];
 
@@ -78,6 +78,11 @@ describe.skipIf(!hasTorch)('stock tfjs convolutions and pools on torch', () => {
     expect(native.length).toBe(plain.length);
     for (const [i, values] of native.entries()) expect(relativeDifference(plain[i]!, values)).toBeLessThan(2e-6);
   });
+
+  // tfjs's own kernel divides by the whole window where its forward counts real places only: see tests/conformance/exclusions.json.
+  it.each(['same', SIDES] as const)('avgPool padded by %j has the gradient of its own forward', (padding) =>
+    checkGradients('torch', { shapes: { x: [2, 5, 6, 3] }, run: ({ x }) => tf.avgPool(x, 3, 2, padding as never) }),
+  );
 
   it('multiply bf16 activations by fp32 filters in fp32, and by bf16 filters in bf16', async () => {
     await loadEngine({ engine: 'torch', threads: 1 });

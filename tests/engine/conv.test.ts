@@ -1,14 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { AdamW, conv2d, loadEngine, relu, type Tensor4D, tf, toCompute, toFloat32 } from '../../engine/index.ts';
 import { engineNames, hasTorch } from '../support/engines.ts';
-import {
-  checkGradients,
-  evaluate,
-  inHalf,
-  type OpCase,
-  randomInputs,
-  relativeDifference,
-} from '../support/op-check.ts';
+import { checkAgainstPlain, checkGradients, checkHalf, type OpCase } from '../support/op-check.ts';
 
 /** The shapes of a ResNet in small; odd sizes leave places at the edge that no window covers. */
 const CASES: Record<string, OpCase> = {
@@ -32,13 +25,7 @@ const CASES: Record<string, OpCase> = {
 };
 
 describe.skipIf(!hasTorch)('conv2d equals the composition of plain tfjs ops, in value and gradients', () => {
-  it.each(Object.keys(CASES))('%s', async (name) => {
-    const { shapes, run } = CASES[name]!;
-    const inputs = randomInputs(shapes);
-    const plain = await evaluate('cpu', inputs, run);
-    const fused = await evaluate('torch', inputs, run);
-    for (const [i, values] of fused.entries()) expect(relativeDifference(plain[i]!, values)).toBeLessThan(2e-6);
-  });
+  it.each(Object.keys(CASES))('%s', (name) => checkAgainstPlain(CASES[name]!));
 });
 
 describe.each(engineNames)('gradients by central differences on %s', (engine) => {
@@ -46,15 +33,10 @@ describe.each(engineNames)('gradients by central differences on %s', (engine) =>
 });
 
 describe.skipIf(!hasTorch)('in bf16', () => {
-  it.each(Object.keys(CASES))('conv2d %s stays within bf16 rounding of fp32', async (name) => {
-    const { shapes, run } = CASES[name]!;
-    const inputs = randomInputs(shapes);
-    const full = await evaluate('torch', inputs, run);
-    const half = await evaluate('torch', inputs, inHalf(run));
-    // Operands are rounded to 8 bits, sums are not. A value next to ReLU's kink may fall to the other side, and its gradient with it.
-    const compared = name.includes('relu') ? half.slice(0, 1) : half;
-    for (const [i, values] of compared.entries()) expect(relativeDifference(full[i]!, values)).toBeLessThan(1.5e-2);
-  });
+  it.each(Object.keys(CASES))('conv2d %s stays within bf16 rounding of fp32', (name) =>
+    // Operands are rounded to 8 bits, sums are not.
+    checkHalf(CASES[name]!, 1.5e-2, { gradients: !name.includes('relu') }),
+  );
 
   it.each([1, 3])('a convolution of side %d sees the weight that the optimiser wrote in place', async (size) => {
     const engine = await loadEngine({ engine: 'torch', threads: 1 });

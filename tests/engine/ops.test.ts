@@ -1,6 +1,4 @@
 import { beforeAll, describe, expect, it } from 'vitest';
-import { RandomStream } from '../../common/random.ts';
-import type { EngineName } from '../../engine/capabilities.ts';
 import {
   addLayerNorm,
   addTokenAndPosition,
@@ -14,32 +12,18 @@ import {
   patchify,
   pixelsToTensor,
   quickGelu,
-  recordForward,
   selectTokens,
-  type Tensor,
   tf,
   toCompute,
   toFloat32,
 } from '../../engine/index.ts';
 import { engineNames, hasTorch } from '../support/engines.ts';
-
-type Inputs = Record<string, { shape: number[]; values: Float32Array }>;
-type Op = (x: Record<string, any>) => Tensor;
-
-function randomInputs(shapes: Record<string, number[]>): Inputs {
-  return Object.fromEntries(
-    Object.entries(shapes).map(([name, shape]) => {
-      const random = new RandomStream('ops', name, shape.length);
-      const values = Float32Array.from({ length: shape.reduce((a, b) => a * b, 1) }, () => random.normal());
-      return [name, { shape, values }];
-    }),
-  );
-}
+import { checkAgainstPlain, checkGradients, checkHalf, type OpCase } from '../support/op-check.ts';
 
 const ids = [0, 3, 3, 1, 6, 0];
 
 /** Every op with the shapes of its differentiable inputs. Widths that are no multiple of sixteen exercise the partial vectors. */
-const CASES: Record<string, { shapes: Record<string, number[]>; run: Op }> = {
+const CASES: Record<string, OpCase> = {
   linear: { shapes: { x: [4, 6, 5], w: [8, 5], b: [8] }, run: ({ x, w, b }) => linear(x, w, b) },
   'linear without bias': { shapes: { x: [7, 20], w: [33, 20] }, run: ({ x, w }) => linear(x, w, null) },
   layerNorm: { shapes: { x: [3, 50, 37], w: [37], b: [37] }, run: ({ x, w, b }) => layerNorm(x, w, b, 1e-5) },
@@ -72,76 +56,14 @@ const CASES: Record<string, { shapes: Record<string, number[]>; run: Op }> = {
   'toCompute and back in fp32': { shapes: { x: [3, 4] }, run: ({ x }) => toFloat32(toCompute(x, 'fp32')) },
 };
 
-/** Output, then each input's gradient of Σ output·cos(index). */
-async function evaluate(engine: EngineName, inputs: Inputs, run: Op): Promise<Float32Array[]> {
-  const loaded = await loadEngine({ engine, threads: 1 });
-  const before = tf.memory().numTensors;
-  const names = Object.keys(inputs);
-  const variables = names.map((name) =>
-    tf.tidy(() => tf.variable(tf.tensor(inputs[name]!.values.slice(), inputs[name]!.shape))),
-  );
-  const recording = recordForward(() => [run(Object.fromEntries(names.map((name, i) => [name, variables[i]])))]);
-  const output = recording.outputs[0]!;
-  const results: Float32Array[] = [new Float32Array(output.size)];
-  loaded.readInto(output, results[0]!);
-  const weights = tf.tensor(
-    Float32Array.from({ length: output.size }, (_, i) => Math.cos(i)),
-    output.shape,
-  );
-  recording.backward([weights], variables, (index, gradient) => {
-    expect(gradient.shape).toEqual(inputs[names[index]!]!.shape);
-    results[index + 1] = new Float32Array(gradient.size);
-    loaded.readInto(gradient, results[index + 1]!);
-  });
-  tf.dispose([weights, ...variables]);
-  expect(tf.memory().numTensors).toBe(before);
-  return results;
-}
-
-/** Largest difference over largest value. */
-function relativeDifference(a: Float32Array, b: Float32Array): number {
-  let difference = 0;
-  let largest = 1e-30;
-  a.forEach((value, i) => {
-    difference = Math.max(difference, Math.abs(value - b[i]!));
-    largest = Math.max(largest, Math.abs(value));
-  });
-  return difference / largest;
-}
-
 describe.skipIf(!hasTorch)('a fused kernel equals the composition of plain tfjs ops, in value and gradients', () => {
-  it.each(Object.keys(CASES))('%s', async (name) => {
-    const { shapes, run } = CASES[name]!;
-    const inputs = randomInputs(shapes);
-    const plain = await evaluate('cpu', inputs, run);
-    const fused = await evaluate('torch', inputs, run);
-    expect(fused.length).toBe(plain.length);
-    for (const [i, values] of fused.entries()) expect(relativeDifference(plain[i]!, values)).toBeLessThan(2e-6);
-  });
+  it.each(Object.keys(CASES))('%s', (name) => checkAgainstPlain(CASES[name]!));
 });
 
 describe.each(engineNames)('gradients by central differences on %s', (engine) => {
-  it.each(Object.keys(CASES).filter((name) => !name.includes('fp32')))('%s', async (name) => {
-    const { shapes, run } = CASES[name]!;
-    const inputs = randomInputs(shapes);
-    const results = await evaluate(engine, inputs, run);
-    const loss = async () => {
-      const [output] = await evaluate(engine, inputs, run);
-      return output!.reduce((sum, value, i) => sum + value * Math.cos(i), 0);
-    };
-    for (const [index, input] of Object.values(inputs).entries()) {
-      const at = Math.floor(input.values.length / 3);
-      const original = input.values[at]!;
-      const step = 1e-2;
-      input.values[at] = original + step;
-      const above = await loss();
-      input.values[at] = original - step;
-      const below = await loss();
-      input.values[at] = original;
-      const expected = (above - below) / (2 * step);
-      expect(Math.abs(results[index + 1]![at]! - expected)).toBeLessThan(5e-3 * Math.max(1, Math.abs(expected)));
-    }
-  });
+  it.each(Object.keys(CASES).filter((name) => !name.includes('fp32')))('%s', (name) =>
+    checkGradients(engine, CASES[name]!),
+  );
 });
 
 describe.skipIf(!hasTorch)('in bf16', () => {
@@ -156,18 +78,7 @@ describe.skipIf(!hasTorch)('in bf16', () => {
     'causal attention',
     'l2Normalize',
     'selectTokens',
-  ])('%s stays within bf16 rounding of fp32, with fp32 parameter gradients', async (name) => {
-    const { shapes, run } = CASES[name]!;
-    const inputs = randomInputs(shapes);
-    const full = await evaluate('torch', inputs, run);
-    const half = await evaluate('torch', inputs, (x) => {
-      const halved = { ...x };
-      for (const activation of ['x', 'd', 'qkv'])
-        if (x[activation]) halved[activation] = toCompute(x[activation], 'bf16');
-      return toFloat32(run(halved));
-    });
-    for (const [i, values] of half.entries()) expect(relativeDifference(full[i]!, values)).toBeLessThan(3e-2);
-  });
+  ])('%s stays within bf16 rounding of fp32, with fp32 parameter gradients', (name) => checkHalf(CASES[name]!, 3e-2));
 });
 
 describe.each(engineNames)('pixels on %s', (engine) => {

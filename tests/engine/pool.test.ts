@@ -2,12 +2,12 @@ import { describe, expect, it } from 'vitest';
 import { globalAveragePool, loadEngine, maxPool2d, relu, tf } from '../../engine/index.ts';
 import { engineNames, hasTorch } from '../support/engines.ts';
 import {
+  checkAgainstPlain,
   checkGradients,
+  checkHalf,
   evaluate,
-  inHalf,
   type OpCase,
   randomInputs,
-  relativeDifference,
 } from '../support/op-check.ts';
 
 const CASES: Record<string, OpCase> = {
@@ -25,22 +25,13 @@ const CASES: Record<string, OpCase> = {
 };
 
 describe.skipIf(!hasTorch)('a fused kernel equals the composition of plain tfjs ops, in value and gradients', () => {
-  it.each(Object.keys(CASES))('%s', async (name) => {
-    const { shapes, run } = CASES[name]!;
-    const inputs = randomInputs(shapes);
-    const plain = await evaluate('cpu', inputs, run);
-    const fused = await evaluate('torch', inputs, run);
-    for (const [i, values] of fused.entries()) expect(relativeDifference(plain[i]!, values)).toBeLessThan(2e-6);
-  });
+  it.each(Object.keys(CASES))('%s', (name) => checkAgainstPlain(CASES[name]!));
 
   it.each(Object.keys(CASES))('%s in bf16 stays within its rounding of fp32', async (name) => {
-    const { shapes, run } = CASES[name]!;
-    const inputs = randomInputs(shapes);
+    const inputs = randomInputs(CASES[name]!.shapes);
     // Values that bf16 holds, so that the same element wins in both.
     for (const input of Object.values(inputs)) input.values = input.values.map((value) => Math.round(value * 16) / 16);
-    const full = await evaluate('torch', inputs, run);
-    const half = await evaluate('torch', inputs, inHalf(run));
-    for (const [i, values] of half.entries()) expect(relativeDifference(full[i]!, values)).toBeLessThan(8e-3);
+    await checkHalf(CASES[name]!, 8e-3, { inputs });
   });
 });
 

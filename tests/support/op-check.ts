@@ -51,13 +51,43 @@ export async function evaluate(
   return results;
 }
 
-/** The op on bf16 copies of the inputs called `x` and `residual`. */
-export function inHalf(run: OpCase['run']): OpCase['run'] {
+/** The fused kernel on torch and the composition of plain tfjs ops on cpu have the same value and gradients. */
+export async function checkAgainstPlain({ shapes, run }: OpCase): Promise<void> {
+  const inputs = randomInputs(shapes);
+  const plain = await evaluate('cpu', inputs, run);
+  const fused = await evaluate('torch', inputs, run);
+  expect(fused.length).toBe(plain.length);
+  for (const [i, values] of fused.entries()) expect(relativeDifference(plain[i]!, values)).toBeLessThan(2e-6);
+}
+
+/** Inputs that are activations; the others are parameters, which stay fp32. */
+const ACTIVATIONS = ['x', 'd', 'qkv', 'residual'];
+
+/** The op on bf16 copies of its activations. */
+function inHalf(run: OpCase['run']): OpCase['run'] {
   return (x) => {
     const halved = { ...x };
-    for (const name of ['x', 'residual']) if (x[name]) halved[name] = toCompute(x[name], 'bf16');
+    for (const name of ACTIVATIONS) if (x[name]) halved[name] = toCompute(x[name], 'bf16');
     return toFloat32(run(halved));
   };
+}
+
+/**
+ * In bf16 the op on torch stays within `tolerance` of itself in fp32.
+ *
+ * @param inputs default: as `checkAgainstPlain` has them
+ * @param gradients whether they are compared too; where a rounded value falls to the other side of ReLU's kink they are not alike. Default true.
+ */
+export async function checkHalf(
+  { shapes, run }: OpCase,
+  tolerance: number,
+  { inputs = randomInputs(shapes), gradients = true } = {},
+): Promise<void> {
+  const full = await evaluate('torch', inputs, run);
+  const half = await evaluate('torch', inputs, inHalf(run));
+  expect(half.length).toBe(full.length);
+  for (const [i, values] of half.slice(0, gradients ? half.length : 1).entries())
+    expect(relativeDifference(full[i]!, values)).toBeLessThan(tolerance);
 }
 
 /** Largest difference over largest value. */

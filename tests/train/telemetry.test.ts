@@ -5,7 +5,9 @@ import type { AppliedStep } from '../../worker/train/step-loop.ts';
 
 function applied(uses: { kernel: string; calls: number }[]): AppliedStep {
   const engineFallback = { uses: uses.map((use) => ({ ...use, milliseconds: 1 })), newlyHot: [] };
-  return { reply: { phaseSeconds: {}, skipped: false, engineFallback }, dataSeconds: 0 } as unknown as AppliedStep;
+  const engineMemory = { tensors: 7, liveBytes: 2000, peakBytes: 3000 };
+  const reply = { phaseSeconds: {}, skipped: false, engineFallback, engineMemory };
+  return { reply, dataSeconds: 0 } as unknown as AppliedStep;
 }
 
 describe('Telemetry', () => {

@@ -2,7 +2,7 @@ import type { Handle } from '../../native/load.ts';
 import { backend_util, type TensorInfo } from '../../tf.ts';
 import { activated } from './activated.ts';
 import { type Attributes, input, type Kernel, type KernelScope, type KernelTable } from './kernel.ts';
-import { asGiven, channelsFirst, padded, paddingOf, unpadded, type Window, windowOf } from './window.ts';
+import { asGiven, channelsFirst, type Padding, padded, paddingOf, unpadded, type Window, windowOf } from './window.ts';
 
 /** One convolution: its window, and the filter's layout. */
 interface Convolution {
@@ -71,8 +71,13 @@ function operands(scope: KernelScope, a: TensorInfo, b: TensorInfo): [Handle, Ha
   return [scope.cast(pair[0], 'float32'), scope.cast(pair[1], 'float32')];
 }
 
+/** libtorch's arguments from the stride on: of a convolution that is not transposed. */
+function placement({ window, groups }: Convolution, padding: Padding): unknown[] {
+  return [window.stride, padding.argument, window.dilation, false, window.size.map(() => 0), groups];
+}
+
 function forward(scope: KernelScope, x: TensorInfo, filter: TensorInfo, convolution: Convolution): Handle {
-  const { window, groups } = convolution;
+  const { window } = convolution;
   const padding = paddingOf(window);
   const [values, weights] = operands(scope, x, filter);
   const y = scope.call(
@@ -80,12 +85,7 @@ function forward(scope: KernelScope, x: TensorInfo, filter: TensorInfo, convolut
     padded(scope, channelsFirst(scope, values, window), padding, 0),
     libtorchFilter(scope, weights, convolution),
     null,
-    window.stride,
-    padding.argument,
-    window.dilation,
-    false,
-    window.size.map(() => 0),
-    groups,
+    ...placement(convolution, padding),
   );
   return asGiven(scope, y, window);
 }
@@ -98,7 +98,7 @@ function backward(
   other: TensorInfo,
   convolution: Convolution,
 ): TensorInfo {
-  const { window, groups, inShape, filterShape } = convolution;
+  const { window, inShape, filterShape } = convolution;
   const padding = paddingOf(window);
   const [upstream, operand] = operands(scope, dy, other);
   // Of the operand whose gradient is asked for, only shape and layout matter.
@@ -114,12 +114,7 @@ function backward(
     padded(scope, channelsFirst(scope, x, window), padding, 0),
     filter,
     null,
-    window.stride,
-    padding.argument,
-    window.dilation,
-    false,
-    window.size.map(() => 0),
-    groups,
+    ...placement(convolution, padding),
     [which === 0, which === 1, false],
   );
   const gradient = results[which]!;

@@ -1,6 +1,6 @@
-import { getKernelsForBackend, type KernelFunc, registerKernel } from '../../tf.ts';
+import { getKernel, type KernelFunc, registerKernel } from '../../tf.ts';
 import { TORCH_BACKEND } from '../active.ts';
-import { fallbackKernel } from '../fallback.ts';
+import { fallbackKernel, registerFallbacks } from '../fallback.ts';
 import type { TorchBackend } from '../torch-backend.ts';
 import { blockKernels } from './blocks.ts';
 import { complexKernels } from './complex.ts';
@@ -54,19 +54,12 @@ export function registerTorchKernels(backend: TorchBackend): void {
     };
     registerKernel({ kernelName, backendName: TORCH_BACKEND, kernelFunc });
   }
-  for (const { kernelName, kernelFunc } of getKernelsForBackend('cpu')) {
-    if (native.has(kernelName)) continue;
-    registerKernel({
-      kernelName,
-      backendName: TORCH_BACKEND,
-      kernelFunc: fallbackKernel(kernelName, kernelFunc, backend),
-    });
-  }
+  registerFallbacks(TORCH_BACKEND, backend);
 }
 
 function cpuKernel(kernelName: string, backend: TorchBackend): KernelFunc | undefined {
-  const config = getKernelsForBackend('cpu').find((candidate) => candidate.kernelName === kernelName);
-  return config === undefined ? undefined : fallbackKernel(kernelName, config.kernelFunc, backend);
+  const config = getKernel(kernelName, 'cpu');
+  return config ? fallbackKernel(kernelName, config.kernelFunc, backend) : undefined;
 }
 
 function hasStrings(inputs: object): boolean {
