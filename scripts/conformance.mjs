@@ -1,6 +1,7 @@
 // `npm run conformance`: tfjs-core's own published specs against the torch backend, with tfjs's leak checks on.
 //   --json          one JSON object on stdout: {specs, passed, failed, excluded, pending, failures}
 //   --filter TEXT   only specs whose full name holds TEXT (the exclusion list is then only checked for those that ran)
+// COVEY_DEVICE=cuda runs them on a GPU; COVEY_ADDON names another build of the addon.
 // Exit 1 on a failure that tests/conformance/exclusions.json does not expect, and on an expected one that does not happen.
 import { existsSync, readFileSync, writeSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -8,12 +9,13 @@ import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
 import { build } from 'esbuild';
+import { addonPath } from './addon-path.mjs';
 import { bundleOptions, oneCore, tfjsSource } from './build-tfjs.mjs';
 import { judge, reportLines } from './conformance-report.mjs';
 import { ROOT } from './setup-steps.mjs';
 
 const BUNDLE = path.join(ROOT, 'build/conformance.mjs');
-const ADDON = path.join(ROOT, 'build/covey_engine.node');
+const ADDON = addonPath();
 
 const { values: options } = parseArgs({ options: { json: { type: 'boolean' }, filter: { type: 'string' } } });
 
