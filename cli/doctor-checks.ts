@@ -6,9 +6,8 @@ import { CoveyError } from '../common/errors.ts';
 import { findNatsServer, startNatsServer } from '../common/nats-server.ts';
 import type { ObjectStore } from '../common/objectstore/object-store.ts';
 import { ENGINE_NAMES, type EngineName, engineCapabilities } from '../engine/capabilities.ts';
-import { countGpus } from '../engine/devices.ts';
+import { findDevices } from '../engine/devices.ts';
 import { loadEngine } from '../engine/index.ts';
-import { loadAddon } from '../engine/native/load.ts';
 import type { CommandContext } from './context.ts';
 import { formatBytes } from './format.ts';
 import { withStore } from './open-store.ts';
@@ -67,11 +66,9 @@ async function checkEngine(name: EngineName): Promise<DoctorCheck> {
 export function checkDevices(): DoctorCheck {
   const mend = 'docs/gpu.md: a CUDA build of torch, COVEY_LIBTORCH=pip npm run build';
   try {
-    const addon = loadAddon();
-    const gpus = countGpus(addon);
-    const names = Array.from({ length: gpus }, (_, index) => `cuda:${index}`);
-    const found = `${['cpu', ...names].join(', ')} (${addon.describe()})`;
-    return { name: 'devices', state: 'ok', found, ...(gpus === 0 ? { mend } : {}) };
+    const { devices, library } = findDevices();
+    const found = `${devices.join(', ')} (${library})`;
+    return { name: 'devices', state: 'ok', found, ...(devices.length === 1 ? { mend } : {}) };
   } catch (thrown) {
     return { name: 'devices', state: 'ok', found: `cpu only: ${CoveyError.from(thrown).message}`, mend };
   }

@@ -1,6 +1,5 @@
 import { CoveyError } from '../common/errors.ts';
-import type { Addon } from './native/load.ts';
-import { loadAddon } from './native/load.ts';
+import { type Addon, loadAddon } from './native/load.ts';
 
 /** A device as people name it: `auto` is a GPU where there is one; `cuda` any of them, `cuda:1` that one. */
 export type DeviceChoice = string;
@@ -50,7 +49,14 @@ export function countGpus(addon: Addon): number {
   return addon.deviceCount('cuda');
 }
 
-/** The same, loading the addon first. @throws UNSUPPORTED where a GPU is asked for that is not there or the addon does not load */
+/** What the engine torch could use here, and the libtorch it is built on. @throws UNSUPPORTED where the addon does not load */
+export function findDevices(): { readonly devices: readonly string[]; readonly library: string } {
+  const addon = loadAddon();
+  const gpus = Array.from({ length: countGpus(addon) }, (_, index) => `cuda:${index}`);
+  return { devices: ['cpu', ...gpus], library: addon.describe() };
+}
+
+/** The device that a choice means here. @throws UNSUPPORTED where a GPU is asked for that is not there or the addon does not load */
 export function requireDevice(choice: DeviceChoice, workerNumber: number): Device {
   return chooseDevice(choice, countGpus(loadAddon()), workerNumber);
 }

@@ -63,7 +63,8 @@ napi_value layerNormGradient(Call& call) {
   const Tensor& weight = call.tensor(4);
   auto outer = x.sizes().vec();
   outer.back() = 1;
-  const Tensor mean = statistics.select(1, 0).reshape(outer), reciprocalStd = statistics.select(1, 1).reshape(outer);
+  // The kernel walks them as plain arrays, whatever their strides.
+  const Tensor mean = statistics.select(1, 0).contiguous().view(outer), reciprocalStd = statistics.select(1, 1).contiguous().view(outer);
   // The bias's values do not enter; its presence asks for its gradient.
   auto [dx, dweight, dbias] =
       at::native_layer_norm_backward(dy, rows, {x.size(-1)}, mean, reciprocalStd, weight, weight, {true, true, true});

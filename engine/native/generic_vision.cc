@@ -38,9 +38,12 @@ napi_value batchNorm(Call& call) {
   const double momentum = call.number(7), eps = call.number(8);
   Tensor y, pair;
   if (call.boolean(6)) {
-    const auto [normalised, mean, reciprocalStd] = at::native_batch_norm(rows, weight, bias, runningMean, runningVariance, true, momentum, eps);
+    // The running statistics stay fp32 where rows are fp64; else these are they.
+    const Tensor mean = runningMean.to(rows.scalar_type()), variance = runningVariance.to(rows.scalar_type());
+    const auto [normalised, batchMean, reciprocalStd] = at::native_batch_norm(rows, weight, bias, mean, variance, true, momentum, eps);
+    if (!mean.is_same(runningMean)) runningMean.copy_(mean), runningVariance.copy_(variance);
     y = normalised;
-    pair = at::stack({mean, reciprocalStd});
+    pair = at::stack({batchMean, reciprocalStd});
   } else {
     pair = at::stack({runningMean, at::rsqrt(runningVariance + eps)});
     y = (rows - pair[0]) * (pair[1] * weight) + bias;
