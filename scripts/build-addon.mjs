@@ -2,7 +2,7 @@
 // find-libtorch.mjs; with a CUDA build of it the addon can use GPUs, though no CUDA header is read. Needs node and g++ only, no npm packages
 // (node_api.h: COVEY_NODE_HEADERS, the package node-api-headers, or the headers beside node itself), so that a bare GPU machine can run it.
 // Optional: without libtorch or a compiler it says so and exits 0; where COVEY_LIBTORCH asked for a particular one, 1.
-// A stamp of sources, flags and library makes a second call return at once. `-march=native`: the addon is built on the machine that runs it.
+// A stamp of sources, flags and library makes a second call return at once; `--check` builds nothing and exits 3 where there is something to do. `-march=native`: the addon is built on the machine that runs it.
 import { execFile, execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
@@ -128,6 +128,7 @@ const headers = files.filter((file) => file.endsWith('.h'));
 const machine = [version, flags, libraries, libtorch, os.cpus()[0]?.model];
 const stamp = stampOf(machine, [...headers, ...sources]);
 if (existsSync(target) && existsSync(stampFile) && readFileSync(stampFile, 'utf8') === stamp) process.exit(0);
+if (process.argv.includes('--check')) process.exit(3);
 
 mkdirSync(objects, { recursive: true });
 try {

@@ -199,7 +199,8 @@ export async function nativeAddon() {
   if (!buildable) return;
   // A libtorch or a place that is named now need not be those of the last time: the script finds out.
   if (process.env.COVEY_LIBTORCH || process.env.COVEY_ADDON) {
-    await runLogged('building the native engine', process.execPath, [script]);
+    const { status } = spawnSync(process.execPath, [script, '--check'], { cwd: ROOT, stdio: 'ignore' });
+    if (status !== 0) await runLogged('building the native engine', process.execPath, [script]);
     return;
   }
   await stamped('addon-setup', inputs, 'build/covey_engine.node', async () => {

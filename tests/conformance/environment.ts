@@ -7,5 +7,5 @@ import { useTorchBackend } from '../../engine/torch-engine.ts';
 // isDataSync: reading back does not wait. IS_TEST, which the specs switch on, is tfjs's leak check around each kernel.
 setTestEnvs([{ name: 'torch', backendName: 'torch', flags: {}, isDataSync: true }]);
 const device = process.env['COVEY_DEVICE'];
-if (device) await loadEngine({ engine: 'torch', threads: availableParallelism(), device });
+if (device) await loadEngine({ engine: 'torch', threads: availableParallelism(), device, deterministic: false });
 else await useTorchBackend();

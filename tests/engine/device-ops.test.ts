@@ -68,6 +68,20 @@ describe.skipIf(!hasTorch)('compositions for devices', () => {
     expect(apart).toEqual(flat);
   });
 
+  it.skipIf(onGpu)('max pooling in deterministic mode sums in order, to the same gradients', async () => {
+    const { shapes, run } = POOL_CASES['maxPool2d with much overlap']!;
+    const inputs = randomInputs(shapes);
+    const plain = await evaluate('cpu', inputs, run);
+    const { addon } = torchBackend();
+    addon.setDeviceMath(false, true);
+    try {
+      const ordered = await evaluateGenerically(inputs, run);
+      for (const [i, values] of ordered.entries()) expect(relativeDifference(plain[i]!, values)).toBeLessThan(2e-6);
+    } finally {
+      addon.setDeviceMath(false, false);
+    }
+  });
+
   it.skipIf(onGpu)('the own kernels run again when they are switched off', async () => {
     const { shapes, run } = CASES['causal attention']!;
     const inputs = randomInputs(shapes);
