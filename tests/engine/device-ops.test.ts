@@ -1,6 +1,10 @@
 // The compositions that run in place of the own kernels on a device (engine/native/generic*.cc). On a machine without GPU they run on the CPU;
 // with COVEY_DEVICE=cuda the same tests run on it (`npm run gpu:check`).
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { busyShare } from '../../bench/support/gpu-trace.ts';
 import { torchBackend } from '../../engine/backend/torch-backend.ts';
 import { AdamW, loadEngine, recordForward, tf, toFloat32 } from '../../engine/index.ts';
 import { hasTorch } from '../support/engines.ts';
@@ -146,6 +150,28 @@ function updateFromTensors(
   const rates = { weightDecays: [0.2, 0], lrScales: [1, 0.5], lr: 0.01, beta1: 0.9, beta2: 0.98, eps: 1e-6 };
   engine.adamW({ parameters, firstMoments, secondMoments, gradient, gradientScale: 0.25, step, ...rates });
 }
+
+it.skipIf(!hasTorch)("libtorch's own profiler writes a trace, or says which libtorch has one", async () => {
+  await loadEngine({ engine: 'torch', threads: 1 });
+  const { addon } = torchBackend();
+  if (/libtorch 1\./.test(addon.describe())) {
+    expect(() => addon.traceStart()).toThrow(/traces need libtorch 2\.9/);
+    return;
+  }
+  const folder = mkdtempSync(path.join(tmpdir(), 'covey-trace-'));
+  try {
+    const file = path.join(folder, 'trace.json');
+    addon.traceStart();
+    tf.tidy(() => tf.matMul(tf.ones([8, 8]), tf.ones([8, 8])));
+    addon.synchronize();
+    addon.traceStop(file);
+    const { traceEvents } = JSON.parse(readFileSync(file, 'utf8')) as { traceEvents: { name: string; cat?: string }[] };
+    expect(traceEvents.some(({ name }) => /aten::(mm|matmul|bmm)/.test(name))).toBe(true);
+    expect(busyShare(traceEvents as never) === null).toBe(!onGpu);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
 
 describe.skipIf(!hasTorch || onGpu)('placement', () => {
   // The meta device has shapes and no memory. An op that mixes it with a tensor of the CPU throws, and nothing on it can be read.
