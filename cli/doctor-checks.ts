@@ -6,6 +6,7 @@ import { CoveyError } from '../common/errors.ts';
 import { findNatsServer, startNatsServer } from '../common/nats-server.ts';
 import type { ObjectStore } from '../common/objectstore/object-store.ts';
 import { ENGINE_NAMES, type EngineName, engineCapabilities } from '../engine/capabilities.ts';
+import { findDevices } from '../engine/devices.ts';
 import { loadEngine } from '../engine/index.ts';
 import type { CommandContext } from './context.ts';
 import { formatBytes } from './format.ts';
@@ -58,6 +59,18 @@ async function checkEngine(name: EngineName): Promise<DoctorCheck> {
     if (name !== 'torch') return { name: label, state: 'ok', found: `not available, not needed: ${reason}`, mend };
     const found = `does not load (${reason}); covey uses the much slower engine cpu`;
     return { name: label, state: 'warn', found, mend };
+  }
+}
+
+/** Says which devices the engine torch could use. None is worth no warning: covey runs on CPUs. */
+export function checkDevices(): DoctorCheck {
+  const mend = 'docs/gpu.md: a CUDA build of torch, COVEY_LIBTORCH=pip npm run build';
+  try {
+    const { devices, library } = findDevices();
+    const found = `${devices.join(', ')} (${library})`;
+    return { name: 'devices', state: 'ok', found, ...(devices.length === 1 ? { mend } : {}) };
+  } catch (thrown) {
+    return { name: 'devices', state: 'ok', found: `cpu only: ${CoveyError.from(thrown).message}`, mend };
   }
 }
 

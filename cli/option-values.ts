@@ -1,5 +1,6 @@
 import { InvalidArgumentError, Option } from 'commander';
 import { ENGINE_NAMES, type EngineName } from '../engine/capabilities.ts';
+import { isDeviceChoice } from '../engine/devices.ts';
 
 /** Parser of an option that takes a whole number from `min` to `max`. */
 export function wholeNumber(min: number, max = Number.MAX_SAFE_INTEGER): (text: string) => number {
@@ -17,6 +18,14 @@ export type EngineChoice = 'auto' | EngineName;
 /** `--engine <name>` of every command that has one. */
 export function engineOption(description: string): Option {
   return new Option('--engine <name>', description).choices(['auto', ...ENGINE_NAMES]);
+}
+
+/** `--device`: where the engine torch computes. */
+export function deviceOption(description: string): Option {
+  return new Option('--device <name>', description).argParser((text) => {
+    if (!isDeviceChoice(text)) throw new InvalidArgumentError('use auto, cpu, cuda or cuda:N.');
+    return text;
+  });
 }
 
 /** A TCP port; 0 lets the system choose. */

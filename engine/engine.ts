@@ -11,6 +11,8 @@ export interface Engine {
   /** Human-readable: library versions, threads, ISA. */
   readonly description: string;
   readonly threads: number;
+  /** Where tensors are: `cpu`, `cuda:0`. */
+  readonly device: string;
 
   /** Copies a float32 tensor's values into `out` (may be shared memory). bf16 storage is widened. */
   readInto(tensor: Tensor, out: Float32Array): void;
@@ -32,7 +34,7 @@ export interface Engine {
   close(): void;
 }
 
-/** Memory of tensors. On the CPU libtorch's storage is counted per process: two engines in one process see each other's. */
+/** Memory of tensors. libtorch's storage is counted per process, or per GPU: two engines in one process see each other's. */
 export interface EngineMemory {
   /** Tensors as tfjs counts them; several may share storage. */
   readonly tensors: number;
@@ -54,8 +56,8 @@ export interface AdamWUpdate {
   readonly parameters: readonly Tensor[];
   readonly firstMoments: readonly Tensor[];
   readonly secondMoments: readonly Tensor[];
-  /** All parameters' gradients, concatenated in order. */
-  readonly gradient: Float32Array;
+  /** All parameters' gradients, concatenated in order; on a GPU also one tensor a parameter, which then need not pass through the host. */
+  readonly gradient: Float32Array | readonly Tensor[];
   readonly gradientScale: number;
   readonly weightDecays: readonly number[];
   /** Multiplies `lr` per parameter (1 = as is, 0 = frozen). */

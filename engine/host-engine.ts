@@ -23,10 +23,13 @@ export function floatsOf(tensor: Tensor): Float32Array {
   return values;
 }
 
-/** @throws INVALID_ARGUMENT where the flat gradient is not as long as all parameters together. */
-export function checkGradientLength({ parameters, gradient }: AdamWUpdate): void {
+/** The flat gradient. @throws INVALID_ARGUMENT where it is none, or not as long as all parameters together. */
+export function flatGradient({ parameters, gradient }: AdamWUpdate): Float32Array {
+  if (!(gradient instanceof Float32Array)) {
+    throw new CoveyError('INVALID_ARGUMENT', 'Cannot update: this engine takes the gradient as one flat array');
+  }
   const elements = parameters.reduce((sum, parameter) => sum + parameter.size, 0);
-  if (elements === gradient.length) return;
+  if (elements === gradient.length) return gradient;
   throw new CoveyError(
     'INVALID_ARGUMENT',
     `Cannot update: the gradient has ${gradient.length} elements, the parameters ${elements}`,
@@ -38,6 +41,7 @@ export abstract class HostEngine implements Engine {
   abstract readonly name: EngineName;
   abstract readonly description: string;
   abstract readonly threads: number;
+  readonly device = 'cpu';
   readonly #storage: CountedStorage;
 
   /** @param storage counts what the current tfjs backend stores */
@@ -102,8 +106,8 @@ export abstract class InPlaceEngine extends HostEngine {
   }
 
   adamW(update: AdamWUpdate): void {
-    checkGradientLength(update);
-    const { beta1, beta2, eps, gradient, gradientScale, step } = update;
+    const gradient = flatGradient(update);
+    const { beta1, beta2, eps, gradientScale, step } = update;
     const secondCorrection = 1 / Math.sqrt(1 - beta2 ** step);
     let offset = 0;
     update.parameters.forEach((tensor, index) => {

@@ -2,6 +2,7 @@
 export { type FallbackUse, fallbackUses, onHotFallback } from './backend/fallback-counts.ts';
 export type { ReclaimedHandles } from './debug/handle-net.ts';
 export { type LeakedTensors, type TensorDebugger, tensorDebugger } from './debug/tensor-debugger.ts';
+export { chooseDevice, type Device, type DeviceChoice, isDeviceChoice, requireDevice } from './devices.ts';
 export type { AdamWUpdate, Engine, EngineMemory } from './engine.ts';
 export { type EngineOptions, loadEngine } from './load-engine.ts';
 export { type AttentionOptions, attention } from './ops/attention.ts';

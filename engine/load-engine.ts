@@ -2,6 +2,7 @@ import { CoveyError } from '../common/errors.ts';
 import type { EngineName } from './capabilities.ts';
 import { CpuEngine, useCpuBackend } from './cpu-engine.ts';
 import { startTensorDebugger, type TensorDebugger } from './debug/tensor-debugger.ts';
+import type { DeviceChoice } from './devices.ts';
 import type { Engine } from './engine.ts';
 import { TensorflowEngine, useTensorflowBackend } from './tensorflow-engine.ts';
 import { TorchEngine, useTorchBackend } from './torch-engine.ts';
@@ -12,6 +13,17 @@ export interface EngineOptions {
   readonly engine: 'auto' | EngineName;
   /** Threads of this thread's numeric kernels; `wasm` and `cpu` always use one. */
   readonly threads: number;
+  /**
+   * Of the engine `torch`: `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`. The engine `auto` falls back to `cpu` only where no GPU is
+   * named. Default: COVEY_DEVICE, else `cpu`.
+   */
+  readonly device?: DeviceChoice;
+  /** Number of this worker on its machine: takes GPU number `index` modulo their count where none is named. Default 0. */
+  readonly index?: number;
+  /** fp32 products on GPUs with TF32 operands (10 bits of mantissa). For the whole process. Default false. */
+  readonly tf32?: boolean;
+  /** On GPUs only kernels whose sums have a fixed order; those that have none are refused. For the whole process. Default true. */
+  readonly deterministic?: boolean;
   /**
    * Remember where each tensor is made, so that `tensorDebugger()` names those that leak. Slow; from then on for this thread's life.
    * Default: whether COVEY_DEBUG_TENSORS is 1.
@@ -35,21 +47,33 @@ export async function loadEngine(options: EngineOptions): Promise<Engine> {
   }
   const debug = options.debugTensors ?? process.env['COVEY_DEBUG_TENSORS'] === '1';
   const tensors = debug ? startTensorDebugger() : undefined;
-  if (engine !== 'auto') return loadNamed(engine, threads, tensors);
+  const device = options.device ?? process.env['COVEY_DEVICE'] ?? 'cpu';
+  if (engine !== 'auto') return loadNamed(engine, { ...options, device }, tensors);
   try {
-    return await loadNamed('torch', threads, tensors);
+    return await loadNamed('torch', { ...options, device }, tensors);
   } catch (thrown) {
-    if (!CoveyError.is(thrown, 'UNSUPPORTED')) throw thrown;
-    return loadNamed('cpu', threads, tensors);
+    if (!CoveyError.is(thrown, 'UNSUPPORTED') || device.startsWith('cuda')) throw thrown;
+    return loadNamed('cpu', { ...options, device: 'cpu' }, tensors);
   }
 }
 
-async function loadNamed(engine: EngineName, threads: number, tensors: TensorDebugger | undefined): Promise<Engine> {
+async function loadNamed(
+  engine: EngineName,
+  options: EngineOptions & { readonly device: DeviceChoice },
+  tensors: TensorDebugger | undefined,
+): Promise<Engine> {
+  const { threads, device, index = 0, tf32 = false, deterministic = true } = options;
+  if (engine !== 'torch' && device.startsWith('cuda')) {
+    throw new CoveyError(
+      'UNSUPPORTED',
+      `Cannot use device ${device}: the engine ${engine} computes on the CPU; use the engine torch`,
+    );
+  }
   switch (engine) {
     case 'torch': {
       const backend = await useTorchBackend();
       if (tensors) backend.watchHandles(tensors.handles);
-      return new TorchEngine(backend, threads);
+      return new TorchEngine(backend, { threads, device, index, tf32, deterministic });
     }
     case 'tensorflow':
       await useTensorflowBackend(threads);

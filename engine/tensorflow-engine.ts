@@ -3,7 +3,7 @@ import { bytesOfRecord, loadTfjsNode, type TfjsNodeBackend } from './backend/tfj
 import { tensorflowEnvironment } from './capabilities.ts';
 import { countedStorage } from './counted-storage.ts';
 import type { AdamWUpdate } from './engine.ts';
-import { checkGradientLength, checkLength, HostEngine } from './host-engine.ts';
+import { checkLength, flatGradient, HostEngine } from './host-engine.ts';
 import {
   add,
   backend,
@@ -65,8 +65,8 @@ export class TensorflowEngine extends HostEngine {
   }
 
   adamW(update: AdamWUpdate): void {
-    checkGradientLength(update);
-    const { beta1, beta2, eps, gradient, gradientScale, step } = update;
+    const gradient = flatGradient(update);
+    const { beta1, beta2, eps, gradientScale, step } = update;
     const secondCorrection = 1 / Math.sqrt(1 - beta2 ** step);
     let offset = 0;
     update.parameters.forEach((parameter, index) => {

@@ -2,8 +2,11 @@ import { CoveyError } from '../common/errors.ts';
 import { TORCH_BACKEND } from './backend/active.ts';
 import { registerTorchKernels } from './backend/kernels/register.ts';
 import { type TorchBackend, torchBackend } from './backend/torch-backend.ts';
+import { chooseDevice, countGpus, type Device, type DeviceChoice } from './devices.ts';
 import type { AdamWUpdate, Engine, EngineMemory } from './engine.ts';
 import { findBackend, memory, registerBackend, setBackend, type Tensor } from './tf.ts';
+
+const CPU: Device = { kind: 'cpu', index: 0 };
 
 /** Registers our tfjs backend on first use in this thread and makes it current. UNSUPPORTED where the addon does not load. */
 export async function useTorchBackend(): Promise<TorchBackend> {
@@ -16,17 +19,35 @@ export async function useTorchBackend(): Promise<TorchBackend> {
   return backend;
 }
 
-/** libtorch through the addon, on the CPU. */
+export interface TorchOptions {
+  readonly threads: number;
+  readonly device: DeviceChoice;
+  /** Number of this worker on its machine. */
+  readonly index: number;
+  readonly tf32: boolean;
+  readonly deterministic: boolean;
+}
+
+/** libtorch through the addon, on the CPU or a GPU. */
 export class TorchEngine implements Engine {
   readonly name = 'torch';
   readonly description: string;
   readonly threads: number;
+  readonly device: string;
   readonly #backend: TorchBackend;
 
-  constructor(backend: TorchBackend, threads: number) {
+  /** @throws UNSUPPORTED where the device is not there */
+  constructor(backend: TorchBackend, { threads, device, index, tf32, deterministic }: TorchOptions) {
+    const { addon } = backend;
     this.#backend = backend;
-    this.threads = backend.addon.setThreads(threads);
-    this.description = `${backend.addon.describe()}, ${this.threads} thread${this.threads === 1 ? '' : 's'}`;
+    this.threads = addon.setThreads(threads);
+    const chosen = device === 'cpu' ? CPU : chooseDevice(device, countGpus(addon), index);
+    if (chosen.kind === 'cuda') addon.setDeviceMath(tf32, deterministic);
+    addon.setDevice(chosen.kind, chosen.index);
+    this.device = addon.device();
+    const where =
+      chosen.kind === 'cpu' ? '' : `, ${this.device}${tf32 ? ', TF32' : ''}${deterministic ? ', deterministic' : ''}`;
+    this.description = `${addon.describe()}${where}, ${this.threads} thread${this.threads === 1 ? '' : 's'}`;
   }
 
   readInto(tensor: Tensor, out: Float32Array): void {
@@ -63,7 +84,7 @@ export class TorchEngine implements Engine {
       this.#handles(parameters),
       this.#handles(update.firstMoments),
       this.#handles(update.secondMoments),
-      update.gradient,
+      update.gradient instanceof Float32Array ? update.gradient : this.#handles(update.gradient),
       update.gradientScale,
       update.weightDecays,
       update.lrScales,

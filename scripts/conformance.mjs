@@ -1,6 +1,7 @@
 // `npm run conformance`: tfjs-core's own published specs against the torch backend, with tfjs's leak checks on.
 //   --json          one JSON object on stdout: {specs, passed, failed, excluded, pending, failures}
 //   --filter TEXT   only specs whose full name holds TEXT (the exclusion list is then only checked for those that ran)
+// COVEY_DEVICE=cuda runs them on a GPU; COVEY_ADDON names another build of the addon.
 // Exit 1 on a failure that tests/conformance/exclusions.json does not expect, and on an expected one that does not happen.
 import { existsSync, readFileSync, writeSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -8,12 +9,12 @@ import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
 import { build } from 'esbuild';
+import { addonPath } from './addon-path.mjs';
 import { bundleOptions, oneCore, tfjsSource } from './build-tfjs.mjs';
 import { judge, reportLines } from './conformance-report.mjs';
 import { ROOT } from './setup-steps.mjs';
 
 const BUNDLE = path.join(ROOT, 'build/conformance.mjs');
-const LOADER = path.join(ROOT, 'build/conformance-loader.mjs');
 
 const { values: options } = parseArgs({ options: { json: { type: 'boolean' }, filter: { type: 'string' } } });
 
@@ -34,12 +35,6 @@ async function bundleSpecs() {
     external: ['jasmine-core*'],
     plugins: [oneCore, tfjsFromSource],
   });
-}
-
-/** Where the engine looks for its addon: asked of the sources, as dist may be older than they are. */
-async function addonPath() {
-  await build({ ...bundleOptions, entryPoints: [path.join(ROOT, 'engine/native/load.ts')], outfile: LOADER });
-  return (await import(pathToFileURL(LOADER).href)).addonPath();
 }
 
 /** Declares the specs and runs them in order. Resolves to one {name, status, messages} a spec. */
@@ -77,7 +72,7 @@ function suiteFailures(name, failedExpectations) {
     : [{ name: `${name} afterAll`, status: 'failed', messages: failedExpectations.map(messageOf) }];
 }
 
-if (!existsSync(await addonPath())) {
+if (!existsSync(addonPath())) {
   const reason = 'the native engine is not built';
   process.stdout.write(options.json ? `${JSON.stringify({ specs: 0, skipped: reason })}\n` : `skipped: ${reason}\n`);
   process.exit(0);

@@ -188,9 +188,21 @@ export async function nativeAddon() {
   const script = 'scripts/build-addon.mjs';
   if (!existsSync(path.join(ROOT, script)) || process.env.COVEY_ENGINE === 'cpu') return;
   // The script keeps its own stamp and says by itself what is missing; here it is only asked when it may have something to do.
-  const inputs = ['package-lock.json', script, ...filesBelow('engine/native', (name) => !name.endsWith('.ts'))];
+  const inputs = [
+    'package-lock.json',
+    script,
+    'scripts/find-libtorch.mjs',
+    'scripts/addon-path.mjs',
+    ...filesBelow('engine/native', (name) => !name.endsWith('.ts')),
+  ];
   const buildable = existsSync('/usr/include/torch') || process.env.COVEY_LIBTORCH;
   if (!buildable) return;
+  // A libtorch or a place that is named now need not be those of the last time: the script finds out.
+  if (process.env.COVEY_LIBTORCH || process.env.COVEY_ADDON) {
+    const { status } = spawnSync(process.execPath, [script, '--check'], { cwd: ROOT, stdio: 'ignore' });
+    if (status !== 0) await runLogged('building the native engine', process.execPath, [script]);
+    return;
+  }
   await stamped('addon-setup', inputs, 'build/covey_engine.node', async () => {
     const output = await runLogged('building the native engine', process.execPath, [script]);
     if (!existsSync(path.join(BUILD, 'covey_engine.node')))

@@ -6,6 +6,7 @@ import { CoveyError } from '../common/errors.ts';
 import type { Logger } from '../common/log.ts';
 import type { ObjectStore } from '../common/objectstore/object-store.ts';
 import { type EngineName, tensorflowEnvironment } from '../engine/capabilities.ts';
+import { requireDevice } from '../engine/devices.ts';
 import { resolveModelConfig } from '../models/model-config.ts';
 import { WorkerClient } from '../proto/worker-client.ts';
 import { Checkpointer } from './checkpoint/checkpointer.ts';
@@ -38,6 +39,10 @@ export interface WorkerOptions {
   readonly threads: number;
   /** Engine of this worker, whatever the run's config says. Default: workers.engine of the config. */
   readonly engine?: RunConfig['workers']['engine'];
+  /** Device of this worker, whatever the run's config says: `auto`, `cpu`, `cuda`, `cuda:1`. Default: workers.device of the config. */
+  readonly device?: string;
+  /** Number of this worker among those of its machine: they take the GPUs in turn. Default 0. */
+  readonly workerNumber?: number;
   /** Relative speed; lanes are leased in proportion. Default 1. */
   readonly weight?: number;
   /** Overrides the coordinator's word where the tensor plane is reached under another name from here. */
@@ -200,6 +205,10 @@ class WorkerProcess {
     const model = resolveModelConfig(config.model);
     const engine = this.#options.engine ?? config.workers.engine;
     if (engine !== 'auto') this.#checkEngine(config, engine);
+    const device = this.#options.device ?? config.workers.device;
+    const workerNumber = this.#options.workerNumber ?? 0;
+    // A GPU that was asked for and is not there ends the worker before it holds lanes.
+    if (device.startsWith('cuda')) requireDevice(device, workerNumber);
     if (engine === 'tensorflow') Object.assign(process.env, tensorflowEnvironment(this.#options.threads));
     const { openStore } = this.#modules;
     const store = this.#closers.add(await openStore(config.store), (it) => it.close());
@@ -271,6 +280,8 @@ class WorkerProcess {
         config: { ...config, workers: { ...config.workers, engine } },
         model,
         threads: this.#options.threads,
+        device,
+        workerNumber,
         collectives: comms.compute,
         transfer: [comms.compute.port],
       }),

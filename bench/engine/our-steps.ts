@@ -99,6 +99,26 @@ class FlatTrainer {
   }
 
   step(forward: () => Tensor): number {
+    return this.#engine.device === 'cpu' ? this.#hostStep(forward) : this.#deviceStep(forward);
+  }
+
+  /** One worker on one GPU: gradients stay there, and the host waits once, for the loss. */
+  #deviceStep(forward: () => Tensor): number {
+    const recording = recordForward(() => [forward()]);
+    const loss = recording.outputs[0]!.clone();
+    const gradient: Tensor[] = [];
+    recording.backward([this.#one], this.#variables, (index, final) => {
+      gradient[index] = tf.keep(tf.clone(final));
+    });
+    this.#optimizer.step({ gradient, gradientScale: 1, lr: this.#lr });
+    tf.dispose(gradient);
+    const value = new Float32Array(1);
+    this.#engine.readInto(loss, value);
+    loss.dispose();
+    return value[0]!;
+  }
+
+  #hostStep(forward: () => Tensor): number {
     const recording = recordForward(() => [forward()]);
     const loss = new Float32Array(1);
     this.#engine.readInto(recording.outputs[0]!, loss);

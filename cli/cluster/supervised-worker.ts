@@ -102,7 +102,11 @@ export class SupervisedWorker {
         stdio: ['pipe', log, log],
         // Its own process group: a Ctrl-C at the terminal goes to the cluster's owner, which then drains the workers in order.
         detached: true,
-        env: { ...processEnvironment(process.env), COVEY_EXIT_WITH_STDIN: '1' },
+        env: {
+          ...processEnvironment(process.env),
+          COVEY_EXIT_WITH_STDIN: '1',
+          COVEY_WORKER_NUMBER: String(this.#options.index),
+        },
       },
     );
     closeSync(log);

@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import {
+  checkDevices,
   checkDisk,
   checkEngines,
   checkEnvironment,
@@ -30,6 +31,7 @@ export function addDoctorCommand(program: Command): void {
         const checks: DoctorCheck[] = [
           checkNode(),
           ...(await checkEngines()),
+          checkDevices(),
           await checkNats(context),
           await checkDisk(),
           await checkPort(7070, 'coordinator (gRPC)'),

@@ -8,7 +8,7 @@ import { openObjectStore } from '../../common/objectstore/open.ts';
 import { runWorker, type WorkerModules, type WorkerOptions } from '../../worker/main.ts';
 import { type CommandContext, serviceLogger } from '../context.ts';
 import { EXIT } from '../exit-codes.ts';
-import { type EngineChoice, engineOption, portNumber, wholeNumber } from '../option-values.ts';
+import { deviceOption, type EngineChoice, engineOption, portNumber, wholeNumber } from '../option-values.ts';
 import { buildIdentity } from '../package-version.ts';
 import { runCommand } from '../run-command.ts';
 
@@ -19,6 +19,7 @@ interface WorkerCommandOptions {
   readonly run: string;
   readonly threads?: number;
   readonly engine?: EngineChoice;
+  readonly device?: string;
   readonly weight: number;
   readonly nats?: string;
   readonly cacheDir?: string;
@@ -35,6 +36,7 @@ export function addWorkerCommand(program: Command): void {
     .option('--run <name>', 'join this run only (default: any that wants workers)', '')
     .option('--threads <n>', 'compute threads (default: all cores)', wholeNumber(1, 1024))
     .addOption(engineOption('engine of this worker (default: workers.engine of the run)'))
+    .addOption(deviceOption('device of this worker: auto, cpu, cuda, cuda:1 (default: workers.device of the run)'))
     .option('--weight <n>', 'relative speed: lanes are leased in proportion', wholeNumber(1, 1000), 1)
     .option('--nats <url>', 'NATS server as seen from here (default: as the coordinator says)')
     .option('--cache-dir <folder>', 'shard cache (default: data.cacheDir of the run)')
@@ -83,6 +85,8 @@ function workerOptions(context: CommandContext, options: WorkerCommandOptions): 
     threads: options.threads ?? availableParallelism(),
     weight: options.weight,
     ...(options.engine === undefined ? {} : { engine: options.engine }),
+    ...(options.device === undefined ? {} : { device: options.device }),
+    workerNumber: Number(context.env['COVEY_WORKER_NUMBER'] ?? 0),
     ...(options.nats === undefined ? {} : { natsUrl: options.nats }),
     ...(options.cacheDir === undefined ? {} : { cacheDir: options.cacheDir }),
     ...(options.sampleLog === undefined ? {} : { sampleLog: options.sampleLog }),

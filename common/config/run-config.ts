@@ -135,7 +135,7 @@ const trainSchema = z.strictObject({
     .boolean()
     .default(true)
     .describe(
-      'false allows order-free reductions where they are faster; the CPU engine has none, so there both give the same bits',
+      'false allows order-free reductions where they are faster, on GPUs; on the CPU there are none, so both give the same bits',
     ),
   nonFinite: z
     .enum(['skip', 'stop'])
@@ -168,6 +168,12 @@ const workersSchema = z
       .enum(['auto', 'torch', 'tensorflow', 'wasm', 'cpu'])
       .default('auto')
       .describe('Where the numbers are crunched (docs/engines.md). auto: torch where its addon loads, else cpu'),
+    device: z
+      .enum(['auto', 'cpu', 'cuda'])
+      .default('auto')
+      .describe(
+        'Of the engine torch (docs/gpu.md). auto: a GPU where there is one; the workers of one machine take its GPUs in turn',
+      ),
   })
   .prefault({});
 
@@ -207,6 +213,14 @@ export const runConfigSchema = z
         code: 'custom',
         path: ['train', 'lanes'],
         message: `must divide train.globalBatch (${globalBatch}), is ${lanes}`,
+      });
+    }
+    const { engine, device } = config.workers;
+    if (device === 'cuda' && engine !== 'auto' && engine !== 'torch') {
+      context.addIssue({
+        code: 'custom',
+        path: ['workers', 'device'],
+        message: `needs the engine torch, workers.engine is ${engine}`,
       });
     }
     if (config.workers.min > lanes) {

@@ -20,6 +20,9 @@ export function storageOf(dtype: string): number {
   return storage;
 }
 
+/** A saved result that its op did not produce. */
+export const ABSENT = -1;
+
 /** Storage kept for backward. */
 export interface SavedHandle extends Saved {
   readonly handle: Handle;
@@ -106,8 +109,18 @@ export class TorchBackend extends KernelBackend {
     return saved;
   }
 
+  /** The same where an op has left one of its results out. */
+  saveOptional(handle: Handle | null): SavedHandle {
+    return handle === null ? { handle: ABSENT, dispose: () => undefined } : this.saveHandle(handle);
+  }
+
+  /** ATen's number for the tensor's storage type. */
+  scalarTypeOf(tensor: TensorInfo): number {
+    return this.addon.scalarType(this.handleOf(tensor));
+  }
+
   isHalf(tensor: TensorInfo): boolean {
-    return this.addon.scalarType(this.handleOf(tensor)) === SCALAR_TYPES.bfloat16;
+    return this.scalarTypeOf(tensor) === SCALAR_TYPES.bfloat16;
   }
 
   /**

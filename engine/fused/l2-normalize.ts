@@ -1,13 +1,12 @@
 import { type SavedHandle, torchBackend } from '../backend/torch-backend.ts';
 import { runFusedOp } from '../fused-op.ts';
-import { SCALAR_TYPES } from '../native/load.ts';
 import type { Tensor } from '../tf.ts';
 
 /** See ops/l2-normalize.ts. */
 export function fusedL2Normalize(x: Tensor, normMin: number): Tensor {
   const backend = torchBackend();
   const { addon } = backend;
-  const storage = backend.isHalf(x) ? SCALAR_TYPES.bfloat16 : SCALAR_TYPES.float32;
+  const storage = backend.scalarTypeOf(x);
   return runFusedOp<SavedHandle>({
     name: 'CoveyL2Normalize',
     inputs: { x },

@@ -9,7 +9,7 @@ export function fusedMaxPool2d(x_BHWC: Tensor4D, size: number, stride: number, p
   const [batch, height, width, channels] = x_BHWC.shape;
   const places = (side: number) => Math.floor((side + 2 * padding - size) / stride) + 1;
   const shape = [batch, places(height), places(width), channels];
-  const storage = addon.scalarType(backend.handleOf(x_BHWC));
+  const storage = backend.scalarTypeOf(x_BHWC);
   return runFusedOp({
     name: 'CoveyMaxPool2d',
     inputs: { x: x_BHWC },
@@ -37,7 +37,7 @@ export function fusedGlobalAveragePool(x_BHWC: Tensor4D): Tensor2D {
   const backend = torchBackend();
   const { addon } = backend;
   const [batch, , , channels] = x_BHWC.shape;
-  const storage = addon.scalarType(backend.handleOf(x_BHWC));
+  const storage = backend.scalarTypeOf(x_BHWC);
   return runFusedOp({
     name: 'CoveyGlobalAveragePool',
     inputs: { x: x_BHWC },

@@ -3,10 +3,11 @@ import { runFusedOp } from '../fused-op.ts';
 import { SCALAR_TYPES } from '../native/load.ts';
 import type { Tensor } from '../tf.ts';
 
-function cast(x: Tensor, target: number, source: number): Tensor {
+function cast(x: Tensor, target: number): Tensor {
   const backend = torchBackend();
   const { addon } = backend;
-  if (addon.scalarType(backend.handleOf(x)) === target) return x;
+  const source = backend.scalarTypeOf(x);
+  if (source === target) return x;
   return runFusedOp({
     name: 'CoveyCast',
     inputs: { x },
@@ -17,10 +18,10 @@ function cast(x: Tensor, target: number, source: number): Tensor {
 
 /** fp32 → bf16 storage; the same tensor where it is bf16 already. The gradient comes back fp32. */
 export function fusedToBfloat16(x: Tensor): Tensor {
-  return cast(x, SCALAR_TYPES.bfloat16, SCALAR_TYPES.float32);
+  return cast(x, SCALAR_TYPES.bfloat16);
 }
 
-/** bf16 → fp32 storage; the same tensor where it is fp32 already. The gradient comes back bf16. */
+/** bf16 → fp32 storage; the same tensor where it is no narrower already. The gradient comes back bf16. */
 export function fusedToFloat32(x: Tensor): Tensor {
-  return cast(x, SCALAR_TYPES.float32, SCALAR_TYPES.bfloat16);
+  return torchBackend().isHalf(x) ? cast(x, SCALAR_TYPES.float32) : x;
 }

@@ -1,6 +1,5 @@
 import { torchBackend } from '../backend/torch-backend.ts';
 import { runFusedOp } from '../fused-op.ts';
-import { SCALAR_TYPES } from '../native/load.ts';
 import { reshape, slice, type Tensor, type Tensor1D, type Tensor2D, type Tensor3D } from '../tf.ts';
 
 /** See ops/tokens.ts. */
@@ -38,7 +37,7 @@ export function fusedSelectTokens(x_BTD: Tensor3D, index_B: ArrayLike<number> | 
   const { addon } = backend;
   const [batch, tokens, width] = x_BTD.shape;
   const index = typeof index_B === 'number' ? new Int32Array(batch).fill(index_B) : Int32Array.from(index_B);
-  const storage = backend.isHalf(x_BTD) ? SCALAR_TYPES.bfloat16 : SCALAR_TYPES.float32;
+  const storage = backend.scalarTypeOf(x_BTD);
   return runFusedOp({
     name: 'CoveySelectTokens',
     inputs: { x: x_BTD },

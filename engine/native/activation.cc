@@ -1,4 +1,5 @@
 // GELU in its exact and its sigmoid form, and storage conversions of whole tensors.
+#include "generic.h"
 #include "rows.h"
 
 namespace covey {
@@ -86,6 +87,6 @@ napi_value geluGradient(Call& call) {
 }  // namespace
 
 void defineActivation(napi_env env, napi_value exports) {
-  define(env, exports, {{"gelu", entry<gelu>}, {"geluGradient", entry<geluGradient>}});
+  define(env, exports, {{"gelu", entry<gelu, generic::gelu>}, {"geluGradient", entry<geluGradient, generic::geluGradient>}});
 }
 }  // namespace covey

@@ -71,11 +71,17 @@ void keepFreedMemory() {
   mallopt(M_TOP_PAD, 64 << 20);
 }
 
-// memoryStats() -> Float64Array [live, peak, reserved] bytes: of CPU tensors in this process now and at most since the last reset, and of
-// the heap they come from
-napi_value memoryStats(Call& call) {
+DeviceMemory hostMemory() {
   const struct mallinfo2 heap = mallinfo2();
-  const double values[3] = {static_cast<double>(live.load()), static_cast<double>(peak.load()), static_cast<double>(heap.arena + heap.hblkhd)};
+  return {static_cast<double>(live.load()), static_cast<double>(peak.load()), static_cast<double>(heap.arena + heap.hblkhd)};
+}
+
+// memoryStats() -> Float64Array [live, peak, reserved] bytes: of the context's GPU; on the CPU of tensors in this process now and at most since
+// the last reset, and of the heap they come from
+napi_value memoryStats(Call& call) {
+  const Placement& place = call.context->place;
+  const DeviceMemory of = place.isCpu() ? hostMemory() : deviceMemory(place);
+  const double values[3] = {of.live, of.peak, of.reserved};
   void* memory;
   napi_value buffer, array;
   napi_create_arraybuffer(call.env, sizeof values, &memory, &buffer);
@@ -87,6 +93,7 @@ napi_value memoryStats(Call& call) {
 // resetPeakMemory(): the peak starts again from what is live
 napi_value resetPeakMemory(Call& call) {
   resetCpuPeak();
+  resetDevicePeak(call.context->place);
   return call.undefined();
 }
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "generic.h"
 #include "rows.h"
 #include "small_gemm.h"
 
@@ -330,6 +331,6 @@ napi_value attentionGradient(Call& call) {
 }  // namespace
 
 void defineAttention(napi_env env, napi_value exports) {
-  define(env, exports, {{"attention", entry<attention>}, {"attentionGradient", entry<attentionGradient>}});
+  define(env, exports, {{"attention", entry<attention, generic::attention>}, {"attentionGradient", entry<attentionGradient, generic::attentionGradient>}});
 }
 }  // namespace covey

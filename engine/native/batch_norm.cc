@@ -2,6 +2,7 @@
 // over blocks of rows whose size depends on the width alone, combined in order in fp64: the bits do not depend on threads.
 #include <cmath>
 
+#include "generic.h"
 #include "rows.h"
 
 namespace covey {
@@ -287,6 +288,6 @@ napi_value batchNormGradient(Call& call) {
 }  // namespace
 
 void defineBatchNorm(napi_env env, napi_value exports) {
-  define(env, exports, {{"batchNorm", entry<batchNorm>}, {"batchNormGradient", entry<batchNormGradient>}});
+  define(env, exports, {{"batchNorm", entry<batchNorm, generic::batchNorm>}, {"batchNormGradient", entry<batchNormGradient, generic::batchNormGradient>}});
 }
 }  // namespace covey

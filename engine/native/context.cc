@@ -147,7 +147,7 @@ napi_value Call::wrap(Tensor tensor) const {
   }
   return value;
 }
-napi_value Call::wrap(std::initializer_list<Tensor> tensors) const {
+napi_value Call::wrap(const std::vector<Tensor>& tensors) const {
   napi_value array;
   napi_create_array_with_length(env, tensors.size(), &array);
   uint32_t index = 0;

@@ -11,15 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "device.h"
 #include "profile.h"
-
-#if __has_include(<c10/util/Optional.h>)
-#include <c10/util/Optional.h>
-namespace covey { template <class T> using Optional = c10::optional<T>; }
-#else
-#include <optional>
-namespace covey { template <class T> using Optional = std::optional<T>; }
-#endif
 
 namespace covey {
 using at::Tensor;
@@ -52,6 +45,9 @@ struct Context {
   int32_t* meta = nullptr;
   napi_ref metaReference = nullptr;
   Profile profile;
+  Placement place;
+  /// Calls go to the compositions of generic.h: on a GPU, in fp64, and where a test asks for it.
+  bool generic = false;
 
   uint32_t put(Tensor tensor);
   const Tensor& get(int64_t handle) const;
@@ -95,7 +91,7 @@ struct Call {
 
   napi_value undefined() const;
   napi_value wrap(Tensor tensor) const;
-  napi_value wrap(std::initializer_list<Tensor> tensors) const;
+  napi_value wrap(const std::vector<Tensor>& tensors) const;
   napi_value wrapNumber(double value) const;
   napi_value wrapText(const std::string& value) const;
 };
@@ -108,8 +104,9 @@ std::vector<int64_t> toIntegers(napi_env env, napi_value value, int fixedLength)
 using Body = napi_value (*)(Call&);
 void throwToJs(napi_env env, const char* message);
 
-/// Adapts a body to N-API: no autograd, C++ errors become JavaScript exceptions, a running profile sees the call under its name.
-template <Body body>
+/// Adapts a body to N-API: no autograd, C++ errors become JavaScript exceptions, a running profile sees the call under its name. Where an own
+/// kernel has a device-independent twin, the context says which runs.
+template <Body body, Body generic = body>
 napi_value entry(napi_env env, napi_callback_info info) {
   Call call{env, nullptr, Call::argumentsMax, {}};
   void* data = nullptr;
@@ -120,7 +117,7 @@ napi_value entry(napi_env env, napi_callback_info info) {
   try {
     at::AutoDispatchBelowADInplaceOrView noAutograd;
     const ProfiledCall profiled(call.context->profile, static_cast<const char*>(name));
-    return body(call);
+    return call.context->generic ? generic(call) : body(call);
   } catch (const c10::Error& error) {
     throwToJs(env, error.what_without_backtrace());
   } catch (const std::exception& error) {
@@ -159,6 +156,8 @@ void defineConv(napi_env, napi_value exports);
 void defineBatchNorm(napi_env, napi_value exports);
 void definePool(napi_env, napi_value exports);
 void defineProfile(napi_env, napi_value exports);
+void defineDevice(napi_env, napi_value exports);
+void defineTrace(napi_env, napi_value exports);
 
 /// Own kernels read plain CPU memory.
 inline void requireCpu(const Tensor& tensor, const char* what) {

@@ -3,6 +3,7 @@
 #include <array>
 
 #include "context.h"
+#include "generic.h"
 
 namespace covey {
 namespace {
@@ -86,7 +87,7 @@ napi_value reluGradient(Call& call) {
 }  // namespace
 
 void defineConv(napi_env env, napi_value exports) {
-  define(env, exports, {{"convWeight", entry<convWeight>}, {"conv2d", entry<conv2d>}, {"conv2dGradient", entry<conv2dGradient>},
+  define(env, exports, {{"convWeight", entry<convWeight, generic::convWeight>}, {"conv2d", entry<conv2d>}, {"conv2dGradient", entry<conv2dGradient, generic::conv2dGradient>},
                         {"relu", entry<relu>}, {"reluGradient", entry<reluGradient>}});
 }
 }  // namespace covey

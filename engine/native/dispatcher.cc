@@ -61,7 +61,9 @@ c10::Scalar toScalar(napi_env env, napi_value value) {
   return c10::Scalar(number);
 }
 
-c10::IValue absent(const Argument& argument) {
+c10::IValue absent(const Context& context, const Argument& argument) {
+  // What an operator makes out of nothing is made where everything is.
+  if (argument.kind == ArgumentKind::device && !context.place.isCpu()) return context.place.device;
   if (argument.kind == ArgumentKind::optionalTensor) return c10::IValue();
   if (argument.hasDefault) return argument.defaultValue;
   if (argument.optional || argument.kind == ArgumentKind::generator) return c10::IValue();
@@ -80,7 +82,7 @@ void eachElement(napi_env env, napi_value array, F&& f) {
 }
 
 c10::IValue convert(napi_env env, const Context& context, const Argument& argument, napi_value value) {
-  if (isNullish(env, value)) return absent(argument);
+  if (isNullish(env, value)) return absent(context, argument);
   auto tensorOf = [&](napi_value item) { return context.get(static_cast<int64_t>(toNumber(env, item))); };
   switch (argument.kind) {
     case ArgumentKind::tensor: case ArgumentKind::optionalTensor: return tensorOf(value);
@@ -161,7 +163,7 @@ napi_value callOperator(Call& call) {
   for (size_t i = 0; i < op.arguments.size(); i++) {
     try {
       const bool given = i + 1 < call.count;
-      stack.push_back(given ? convert(call.env, context, op.arguments[i], call.values[i + 1]) : absent(op.arguments[i]));
+      stack.push_back(given ? convert(call.env, context, op.arguments[i], call.values[i + 1]) : absent(context, op.arguments[i]));
     } catch (const std::exception& error) {
       stack.clear();
       throw std::runtime_error(op.name + " argument " + std::to_string(i) + ": " + error.what());

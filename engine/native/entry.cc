@@ -51,5 +51,7 @@ NAPI_MODULE_INIT() {
   defineBatchNorm(env, exports);
   definePool(env, exports);
   defineProfile(env, exports);
+  defineDevice(env, exports);
+  defineTrace(env, exports);
   return exports;
 }

@@ -53,7 +53,7 @@ napi_value digest(Call& call) {
   uint32_t streams[digestStreams];
   for (size_t i = 0; i < digestStreams; i++) streams[i] = static_cast<uint32_t>(i) * 0x9e3779b9u;
   for (const Tensor& tensor : call.tensors(0)) {
-    const Tensor values = tensor.to(at::kFloat).contiguous().cpu();
+    const Tensor values = download(call.context->place, tensor.to(at::kFloat).contiguous());
     const auto* words = reinterpret_cast<const uint32_t*>(values.data_ptr<float>());
     const size_t length = static_cast<size_t>(values.numel());
     streams[0] = absorb(streams[0], static_cast<uint32_t>(length));

@@ -1,6 +1,7 @@
 // Layer normalisation with an optional residual sum in the same pass. Statistics and sums are fp32.
 #include <cmath>
 
+#include "generic.h"
 #include "rows.h"
 
 namespace covey {
@@ -141,6 +142,6 @@ napi_value layerNormGradient(Call& call) {
 }  // namespace
 
 void defineLayerNorm(napi_env env, napi_value exports) {
-  define(env, exports, {{"layerNorm", entry<layerNorm>}, {"layerNormGradient", entry<layerNormGradient>}});
+  define(env, exports, {{"layerNorm", entry<layerNorm, generic::layerNorm>}, {"layerNormGradient", entry<layerNormGradient, generic::layerNormGradient>}});
 }
 }  // namespace covey

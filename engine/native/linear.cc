@@ -1,4 +1,5 @@
 // x·wᵀ + b and its gradients. Products go to libtorch (oneDNN for bf16, BLAS for fp32); sums over rows are ours.
+#include "generic.h"
 #include "rows.h"
 
 namespace covey {
@@ -52,7 +53,7 @@ napi_value sumRows(Call& call) {
 }  // namespace
 
 void defineLinear(napi_env env, napi_value exports) {
-  define(env, exports, {{"linear", entry<linear>}, {"linearInputGradient", entry<linearInputGradient>},
-                        {"linearWeightGradient", entry<linearWeightGradient>}, {"sumRows", entry<sumRows>}});
+  define(env, exports, {{"linear", entry<linear, generic::linear>}, {"linearInputGradient", entry<linearInputGradient, generic::linearInputGradient>},
+                        {"linearWeightGradient", entry<linearWeightGradient, generic::linearWeightGradient>}, {"sumRows", entry<sumRows, generic::sumRows>}});
 }
 }  // namespace covey

@@ -39,7 +39,22 @@ export interface Addon {
   readonly meta: Int32Array;
   describe(): string;
   setThreads(count: number): number;
-  /** [live, peak, reserved] bytes of CPU tensors in this process. */
+  /** How many devices of libtorch's this name (`cuda`) this addon could use. */
+  deviceCount(name: string): number;
+  /** Where this thread's tensors are made from now on; others must be gone. */
+  setDevice(name: string, index: number): void;
+  /** `cpu`, `cuda:0`. */
+  device(): string;
+  /** Products on GPUs, for the process: TF32 for fp32 operands; only kernels whose sums have a fixed order. */
+  setDeviceMath(tf32: boolean, deterministic: boolean): void;
+  /** Calls go to compositions of libtorch's operators instead of the own kernels (generic.h). Always so on a GPU. */
+  setGeneric(on: boolean): void;
+  /** Waits until the device has done what was queued. */
+  synchronize(): void;
+  /** libtorch's own trace of this thread and the GPU; `traceStop` writes it in Chrome's format. */
+  traceStart(): void;
+  traceStop(file: string): void;
+  /** [live, peak, reserved] bytes: of the GPU's tensors, or of CPU tensors in this process. */
   memoryStats(): Float64Array;
   resetPeakMemory(): void;
 
@@ -70,7 +85,8 @@ export interface Addon {
     parameters: readonly Handle[],
     firstMoments: readonly Handle[],
     secondMoments: readonly Handle[],
-    gradient: Float32Array,
+    /** One flat array; on a GPU also one tensor a parameter. */
+    gradient: Float32Array | readonly Handle[],
     gradientScale: number,
     weightDecays: readonly number[],
     lrScales: readonly number[],
@@ -102,8 +118,16 @@ export interface Addon {
   ): [dx: Handle, dweight: Handle, dbias: Handle];
   gelu(x: Handle, quick: boolean, withSlope: boolean): [y: Handle, slope: Handle | null];
   geluGradient(dy: Handle, slope: Handle): Handle;
-  attention(qkv: Handle, heads: number, causal: boolean): [out: Handle, logSumExp: Handle];
-  attentionGradient(dOut: Handle, qkv: Handle, logSumExp: Handle, heads: number, causal: boolean): Handle;
+  /** `kept` is for the gradient; the own kernel needs nothing more. */
+  attention(qkv: Handle, heads: number, causal: boolean): [out: Handle, logSumExp: Handle, ...kept: (Handle | null)[]];
+  attentionGradient(
+    dOut: Handle,
+    qkv: Handle,
+    logSumExp: Handle,
+    heads: number,
+    causal: boolean,
+    kept: readonly (Handle | null)[],
+  ): Handle;
   pixels(
     pixels: Uint8Array,
     shape: readonly number[],
@@ -169,9 +193,10 @@ export interface Addon {
   globalAveragePoolGradient(dy: Handle, inputShape: readonly number[], scalarType: number): Handle;
 }
 
-/** Where scripts/build-addon.mjs puts the addon. */
+/** Where scripts/build-addon.mjs puts the addon: COVEY_ADDON, or build/covey_engine.node. */
 export function addonPath(): string {
-  return path.join(packageRoot(), 'build', 'covey_engine.node');
+  const named = process.env['COVEY_ADDON'];
+  return named ? path.resolve(named) : path.join(packageRoot(), 'build', 'covey_engine.node');
 }
 
 let loaded: Addon | undefined;

@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "context.h"
+#include "generic.h"
 #include "vector.h"
 
 namespace covey {
@@ -84,5 +85,5 @@ napi_value adamW(Call& call) {
 
 }  // namespace
 
-void defineOptimizer(napi_env env, napi_value exports) { define(env, exports, {{"adamW", entry<adamW>}}); }
+void defineOptimizer(napi_env env, napi_value exports) { define(env, exports, {{"adamW", entry<adamW, generic::adamW>}}); }
 }  // namespace covey

@@ -1,6 +1,7 @@
 // Pooling over channels-last activations: maximum over windows (remembering which element won in a byte), and the mean over all places.
 #include <limits>
 
+#include "generic.h"
 #include "rows.h"
 
 namespace covey {
@@ -170,7 +171,7 @@ napi_value globalAveragePoolGradient(Call& call) {
 }  // namespace
 
 void definePool(napi_env env, napi_value exports) {
-  define(env, exports, {{"maxPool2d", entry<maxPool2d>}, {"maxPool2dGradient", entry<maxPool2dGradient>},
-                        {"globalAveragePool", entry<globalAveragePool>}, {"globalAveragePoolGradient", entry<globalAveragePoolGradient>}});
+  define(env, exports, {{"maxPool2d", entry<maxPool2d, generic::maxPool2d>}, {"maxPool2dGradient", entry<maxPool2dGradient, generic::maxPool2dGradient>},
+                        {"globalAveragePool", entry<globalAveragePool, generic::globalAveragePool>}, {"globalAveragePoolGradient", entry<globalAveragePoolGradient, generic::globalAveragePoolGradient>}});
 }
 }  // namespace covey

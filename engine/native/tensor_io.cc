@@ -37,6 +37,8 @@ napi_value fromTyped(Call& call) {
   if (size * (interleaved ? 2 : 1) != static_cast<int64_t>(array.length)) {
     throw std::runtime_error("typed array has " + std::to_string(array.length) + " elements, the shape needs " + std::to_string(size));
   }
+  const Placement& place = call.context->place;
+  if (!place.isCpu()) return call.wrap(upload(place, array.data, shape, interleaved ? target : source).to(target));
   Tensor result = at::empty(shape, at::TensorOptions().dtype(target));
   if (size > 0) {
     if (target == source || interleaved) {
@@ -65,7 +67,7 @@ napi_value toTyped(Call& call) {
     case at::kDouble: type = napi_float64_array; break;
     default: throw std::runtime_error(std::string("cannot read back a tensor of type ") + c10::toString(tensor.scalar_type()));
   }
-  tensor = tensor.contiguous().cpu();
+  tensor = download(call.context->place, tensor);
   void* memory;
   napi_value buffer, result;
   const size_t bytes = tensor.numel() * tensor.element_size();
@@ -75,8 +77,9 @@ napi_value toTyped(Call& call) {
   return result;
 }
 
-/// A contiguous fp32 view or copy whose length was checked.
-Tensor floatsOf(const Tensor& tensor, size_t length, const char* what) {
+/// A contiguous fp32 view or copy on the host whose length was checked.
+Tensor floatsOf(const Call& call, size_t length, const char* what) {
+  const Tensor tensor = download(call.context->place, call.tensor(0));
   requireFloating(tensor, what);
   TORCH_CHECK(static_cast<size_t>(tensor.numel()) == length, what, ": tensor has ", tensor.numel(), " elements, the array ", length);
   return tensor.to(at::kFloat).contiguous();
@@ -90,7 +93,7 @@ void inPieces(size_t length, F&& body) { at::parallel_for(0, static_cast<int64_t
 napi_value readInto(Call& call) {
   size_t length;
   float* target = call.floats(1, &length);
-  const Tensor source = floatsOf(call.tensor(0), length, "readInto");
+  const Tensor source = floatsOf(call, length, "readInto");
   const float* from = source.data_ptr<float>();
   inPieces(length, [&](int64_t begin, int64_t end) { std::memcpy(target + begin, from + begin, (end - begin) * sizeof(float)); });
   return call.undefined();
@@ -100,7 +103,7 @@ napi_value readInto(Call& call) {
 napi_value addInto(Call& call) {
   size_t length;
   float* target = call.floats(1, &length);
-  const Tensor source = floatsOf(call.tensor(0), length, "addInto");
+  const Tensor source = floatsOf(call, length, "addInto");
   const float* from = source.data_ptr<float>();
   inPieces(length, [&](int64_t begin, int64_t end) { addVectors(target + begin, from + begin, end - begin); });
   return call.undefined();
@@ -111,10 +114,13 @@ napi_value writeFrom(Call& call) {
   size_t length;
   const float* source = call.floats(1, &length);
   const Tensor& target = call.tensor(0);
-  requireCpu(target, "writeFrom");
   TORCH_CHECK(target.scalar_type() == at::kFloat, "writeFrom: expected a float32 tensor, got ", target.scalar_type());
   TORCH_CHECK(target.is_contiguous() && static_cast<size_t>(target.numel()) == length, "writeFrom: tensor has ", target.numel(),
               " elements (contiguous: ", target.is_contiguous(), "), the array ", length);
+  if (!target.device().is_cpu()) {
+    uploadInto(call.context->place, source, target);
+    return call.undefined();
+  }
   float* to = target.data_ptr<float>();
   inPieces(length, [&](int64_t begin, int64_t end) { std::memcpy(to + begin, source + begin, (end - begin) * sizeof(float)); });
   return call.undefined();

@@ -1,6 +1,7 @@
 // Ops around the token axis: pixels in, embeddings, class token and positions, pooling, normalised features out.
 #include <cmath>
 
+#include "generic.h"
 #include "rows.h"
 
 namespace covey {
@@ -189,9 +190,9 @@ napi_value l2NormalizeGradient(Call& call) {
 }  // namespace
 
 void defineTokens(napi_env env, napi_value exports) {
-  define(env, exports, {{"pixels", entry<pixels>}, {"embedding", entry<embedding>}, {"embeddingGradient", entry<embeddingGradient>},
-                        {"addTokenAndPosition", entry<addTokenAndPosition>}, {"positionGradient", entry<positionGradient>},
-                        {"selectTokens", entry<selectTokens>}, {"selectTokensGradient", entry<selectTokensGradient>},
-                        {"l2Normalize", entry<l2Normalize>}, {"l2NormalizeGradient", entry<l2NormalizeGradient>}});
+  define(env, exports, {{"pixels", entry<pixels, generic::pixels>}, {"embedding", entry<embedding, generic::embedding>}, {"embeddingGradient", entry<embeddingGradient, generic::embeddingGradient>},
+                        {"addTokenAndPosition", entry<addTokenAndPosition, generic::addTokenAndPosition>}, {"positionGradient", entry<positionGradient, generic::positionGradient>},
+                        {"selectTokens", entry<selectTokens, generic::selectTokens>}, {"selectTokensGradient", entry<selectTokensGradient, generic::selectTokensGradient>},
+                        {"l2Normalize", entry<l2Normalize, generic::l2Normalize>}, {"l2NormalizeGradient", entry<l2NormalizeGradient, generic::l2NormalizeGradient>}});
 }
 }  // namespace covey

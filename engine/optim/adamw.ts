@@ -1,5 +1,5 @@
 import { CoveyError } from '../../common/errors.ts';
-import type { Engine } from '../engine.ts';
+import type { AdamWUpdate, Engine } from '../engine.ts';
 import { dispose, keep, type Tensor, type Variable, zeros } from '../tf.ts';
 
 export interface AdamWOptions {
@@ -47,18 +47,31 @@ export class AdamW {
   /**
    * One update. Must not run while a recording over these parameters still awaits its backward: the update is in place.
    *
-   * @param update.gradient all parameters' gradient sums, concatenated in order (fp32)
+   * @param update.gradient all parameters' gradient sums, concatenated in order (fp32), or one tensor a parameter, which stay the caller's
    * @param update.gradientScale multiplies the gradient as it is read: 1/globalBatch × clip factor
    */
-  step(update: { readonly gradient: Float32Array; readonly gradientScale: number; readonly lr: number }): void {
+  step(update: Pick<AdamWUpdate, 'gradient' | 'gradientScale' | 'lr'>): void {
     this.stepCount++;
+    const { gradient } = update;
+    const isFlat = gradient instanceof Float32Array || this.#engine.device !== 'cpu';
     this.#engine.adamW({
       ...this.#options,
       ...update,
+      gradient: isFlat ? gradient : this.#flattened(gradient),
       firstMoments: this.firstMoments,
       secondMoments: this.secondMoments,
       step: this.stepCount,
     });
+  }
+
+  #flattened(gradients: readonly Tensor[]): Float32Array {
+    const flat = new Float32Array(gradients.reduce((sum, gradient) => sum + gradient.size, 0));
+    let offset = 0;
+    for (const gradient of gradients) {
+      this.#engine.readInto(gradient, flat.subarray(offset, offset + gradient.size));
+      offset += gradient.size;
+    }
+    return flat;
   }
 
   dispose(): void {

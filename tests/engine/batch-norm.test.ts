@@ -1,40 +1,8 @@
 import { describe, expect, it } from 'vitest';
-import { type BatchNormOptions, batchNorm, loadEngine, type Tensor1D, tf } from '../../engine/index.ts';
+import { batchNorm, loadEngine, type Tensor1D, tf } from '../../engine/index.ts';
 import { engineNames, hasTorch } from '../support/engines.ts';
-import {
-  checkAgainstPlain,
-  checkGradients,
-  checkHalf,
-  evaluate,
-  type OpCase,
-  randomInputs,
-} from '../support/op-check.ts';
-
-function batchNormCase(shape: number[], options: BatchNormOptions, residual = false): OpCase {
-  const channels = shape.at(-1)!;
-  return {
-    shapes: { x: shape, weight: [channels], bias: [channels], ...(residual ? { residual: shape } : {}) },
-    run: ({ x, weight, bias, residual: addend }) => {
-      const statistic = (value: number) => tf.variable(tf.fill([channels], value), false);
-      const state = { weight, bias, runningMean: statistic(0.3), runningVariance: statistic(2) };
-      const y = batchNorm(x, state, addend ? { ...options, residual: addend } : options);
-      state.runningMean.dispose();
-      state.runningVariance.dispose();
-      return y;
-    },
-  };
-}
-
-/** Widths that are no multiple of sixteen exercise the partial vectors; 3,000 rows of 40 make two blocks of rows. */
-const CASES: Record<string, OpCase> = {
-  training: batchNormCase([3, 5, 4, 19], { training: true }),
-  'training with relu': batchNormCase([2, 4, 5, 16], { training: true, activation: 'relu' }),
-  'training with residual': batchNormCase([2, 4, 5, 7], { training: true }, true),
-  'training with residual and relu': batchNormCase([2, 5, 5, 21], { training: true, activation: 'relu' }, true),
-  'over several blocks of rows': batchNormCase([3000, 40], { training: true, activation: 'relu', eps: 1e-3 }),
-  'fixed statistics': batchNormCase([3, 4, 4, 18], { training: false }),
-  'fixed statistics with residual and relu': batchNormCase([3, 4, 4, 8], { training: false, activation: 'relu' }, true),
-};
+import { batchNormCase, BATCH_NORM_CASES as CASES } from '../support/op-cases.ts';
+import { checkAgainstPlain, checkGradients, checkHalf, evaluate, randomInputs } from '../support/op-check.ts';
 
 describe.skipIf(!hasTorch)('batchNorm equals the composition of plain tfjs ops, in value and gradients', () => {
   it.each(Object.keys(CASES))('%s', (name) => checkAgainstPlain(CASES[name]!));

@@ -1,28 +1,8 @@
 import { describe, expect, it } from 'vitest';
-import { AdamW, conv2d, loadEngine, relu, type Tensor4D, tf, toCompute, toFloat32 } from '../../engine/index.ts';
+import { AdamW, conv2d, loadEngine, type Tensor4D, tf, toCompute, toFloat32 } from '../../engine/index.ts';
 import { engineNames, hasTorch } from '../support/engines.ts';
-import { checkAgainstPlain, checkGradients, checkHalf, type OpCase } from '../support/op-check.ts';
-
-/** The shapes of a ResNet in small; odd sizes leave places at the edge that no window covers. */
-const CASES: Record<string, OpCase> = {
-  '1×1': { shapes: { x: [2, 5, 4, 19], w: [24, 19, 1, 1] }, run: ({ x, w }) => conv2d(x, w) },
-  '1×1 with stride': { shapes: { x: [2, 7, 6, 16], w: [8, 16, 1, 1] }, run: ({ x, w }) => conv2d(x, w, { stride: 2 }) },
-  '3×3': { shapes: { x: [2, 6, 5, 16], w: [32, 16, 3, 3] }, run: ({ x, w }) => conv2d(x, w, { padding: 1 }) },
-  '3×3 with stride': {
-    shapes: { x: [2, 8, 7, 17], w: [5, 17, 3, 3] },
-    run: ({ x, w }) => conv2d(x, w, { stride: 2, padding: 1 }),
-  },
-  '7×7 over pixels': {
-    shapes: { x: [1, 16, 18, 3], w: [16, 3, 7, 7] },
-    run: ({ x, w }) => conv2d(x, w, { stride: 2, padding: 3 }),
-  },
-  'one place': { shapes: { x: [3, 1, 1, 8], w: [4, 8, 1, 1] }, run: ({ x, w }) => conv2d(x, w) },
-  'one channel': { shapes: { x: [2, 6, 6, 1], w: [1, 1, 3, 3] }, run: ({ x, w }) => conv2d(x, w, { padding: 1 }) },
-  'relu after it': {
-    shapes: { x: [2, 5, 5, 4], w: [6, 4, 3, 3] },
-    run: ({ x, w }) => relu(conv2d(x, w, { padding: 1 })),
-  },
-};
+import { CONV_CASES as CASES } from '../support/op-cases.ts';
+import { checkAgainstPlain, checkGradients, checkHalf } from '../support/op-check.ts';
 
 describe.skipIf(!hasTorch)('conv2d equals the composition of plain tfjs ops, in value and gradients', () => {
   it.each(Object.keys(CASES))('%s', (name) => checkAgainstPlain(CASES[name]!));

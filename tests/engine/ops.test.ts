@@ -1,60 +1,8 @@
 import { beforeAll, describe, expect, it } from 'vitest';
-import {
-  addLayerNorm,
-  addTokenAndPosition,
-  attention,
-  embedding,
-  gelu,
-  l2Normalize,
-  layerNorm,
-  linear,
-  loadEngine,
-  patchify,
-  pixelsToTensor,
-  quickGelu,
-  selectTokens,
-  tf,
-  toCompute,
-  toFloat32,
-} from '../../engine/index.ts';
+import { loadEngine, patchify, pixelsToTensor, tf } from '../../engine/index.ts';
 import { engineNames, hasTorch } from '../support/engines.ts';
-import { checkAgainstPlain, checkGradients, checkHalf, type OpCase } from '../support/op-check.ts';
-
-const ids = [0, 3, 3, 1, 6, 0];
-
-/** Every op with the shapes of its differentiable inputs. Widths that are no multiple of sixteen exercise the partial vectors. */
-const CASES: Record<string, OpCase> = {
-  linear: { shapes: { x: [4, 6, 5], w: [8, 5], b: [8] }, run: ({ x, w, b }) => linear(x, w, b) },
-  'linear without bias': { shapes: { x: [7, 20], w: [33, 20] }, run: ({ x, w }) => linear(x, w, null) },
-  layerNorm: { shapes: { x: [3, 50, 37], w: [37], b: [37] }, run: ({ x, w, b }) => layerNorm(x, w, b, 1e-5) },
-  addLayerNorm: {
-    shapes: { x: [2, 40, 32], d: [2, 40, 32], w: [32], b: [32] },
-    run: ({ x, d, w, b }) => {
-      const { sum, normalised } = addLayerNorm(x, d, w, b, 1e-5);
-      return tf.add(tf.mul(sum, 0.7), normalised);
-    },
-  },
-  gelu: { shapes: { x: [5, 17] }, run: ({ x }) => gelu(tf.mul(x, 2)) },
-  quickGelu: { shapes: { x: [5, 17] }, run: ({ x }) => quickGelu(tf.mul(x, 2)) },
-  attention: { shapes: { qkv: [3, 17, 3 * 24] }, run: ({ qkv }) => attention(qkv, 3) },
-  'causal attention': { shapes: { qkv: [2, 21, 3 * 64] }, run: ({ qkv }) => attention(qkv, 2, { causal: true }) },
-  'attention over one token': {
-    shapes: { qkv: [2, 1, 3 * 16] },
-    run: ({ qkv }) => attention(qkv, 1, { causal: true }),
-  },
-  l2Normalize: { shapes: { x: [6, 19] }, run: ({ x }) => l2Normalize(x) },
-  embedding: { shapes: { table: [7, 9] }, run: ({ table }) => embedding(table, tf.tensor2d(ids, [2, 3], 'int32')) },
-  addTokenAndPosition: {
-    shapes: { x: [3, 4, 18], token: [18], position: [5, 18] },
-    run: ({ x, token, position }) => addTokenAndPosition(x, token, position),
-  },
-  'addTokenAndPosition without token': {
-    shapes: { x: [3, 4, 18], position: [4, 18] },
-    run: ({ x, position }) => addTokenAndPosition(x, null, position),
-  },
-  selectTokens: { shapes: { x: [3, 4, 5] }, run: ({ x }) => selectTokens(x, [3, 0, 2]) },
-  'toCompute and back in fp32': { shapes: { x: [3, 4] }, run: ({ x }) => toFloat32(toCompute(x, 'fp32')) },
-};
+import { TOKEN_CASES as CASES } from '../support/op-cases.ts';
+import { checkAgainstPlain, checkGradients, checkHalf } from '../support/op-check.ts';
 
 describe.skipIf(!hasTorch)('a fused kernel equals the composition of plain tfjs ops, in value and gradients', () => {
   it.each(Object.keys(CASES))('%s', (name) => checkAgainstPlain(CASES[name]!));

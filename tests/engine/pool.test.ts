@@ -1,28 +1,8 @@
 import { describe, expect, it } from 'vitest';
-import { globalAveragePool, loadEngine, maxPool2d, relu, tf } from '../../engine/index.ts';
+import { loadEngine, maxPool2d, tf } from '../../engine/index.ts';
 import { engineNames, hasTorch } from '../support/engines.ts';
-import {
-  checkAgainstPlain,
-  checkGradients,
-  checkHalf,
-  evaluate,
-  type OpCase,
-  randomInputs,
-} from '../support/op-check.ts';
-
-const CASES: Record<string, OpCase> = {
-  'maxPool2d of ResNet': {
-    shapes: { x: [2, 8, 7, 20] },
-    run: ({ x }) => maxPool2d(x, { size: 3, stride: 2, padding: 1 }),
-  },
-  'maxPool2d without overlap': { shapes: { x: [1, 6, 7, 16] }, run: ({ x }) => maxPool2d(x, { size: 2 }) },
-  'maxPool2d with much overlap': {
-    shapes: { x: [1, 9, 9, 5] },
-    run: ({ x }) => maxPool2d(x, { size: 5, stride: 1, padding: 2 }),
-  },
-  globalAveragePool: { shapes: { x: [3, 4, 5, 19] }, run: ({ x }) => globalAveragePool(x) },
-  relu: { shapes: { x: [3, 37] }, run: ({ x }) => relu(x) },
-};
+import { POOL_CASES as CASES } from '../support/op-cases.ts';
+import { checkAgainstPlain, checkGradients, checkHalf, evaluate, randomInputs } from '../support/op-check.ts';
 
 describe.skipIf(!hasTorch)('a fused kernel equals the composition of plain tfjs ops, in value and gradients', () => {
   it.each(Object.keys(CASES))('%s', (name) => checkAgainstPlain(CASES[name]!));

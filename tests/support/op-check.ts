@@ -64,7 +64,7 @@ export async function checkAgainstPlain({ shapes, run }: OpCase): Promise<void> 
 const ACTIVATIONS = ['x', 'd', 'qkv', 'residual'];
 
 /** The op on bf16 copies of its activations. */
-function inHalf(run: OpCase['run']): OpCase['run'] {
+export function inHalf(run: OpCase['run']): OpCase['run'] {
   return (x) => {
     const halved = { ...x };
     for (const name of ACTIVATIONS) if (x[name]) halved[name] = toCompute(x[name], 'bf16');

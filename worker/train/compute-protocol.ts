@@ -12,6 +12,10 @@ export interface ComputeSetup {
   readonly config: RunConfig;
   readonly model: ModelConfig;
   readonly threads: number;
+  /** Device of this worker, whatever the config says: `auto`, `cpu`, `cuda`, `cuda:1`. */
+  readonly device?: string;
+  /** Number of this worker among those of its machine. Default 0. */
+  readonly workerNumber?: number;
   /** This thread's end of the comms thread; undefined: a world of one without a network. */
   readonly collectives: ComputeEnd | undefined;
   /** Int32 words shared with the main thread, indexed by the CONTROL_ constants. */

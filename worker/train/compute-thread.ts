@@ -146,7 +146,16 @@ class ComputeThread {
 const port = parentPort;
 assert(port !== null, 'compute-thread runs as a worker thread');
 const setup = workerData as ComputeSetup;
-const engine = await loadEngine({ engine: setup.config.workers.engine, threads: setup.threads });
+const { workers, train } = setup.config;
+const engine = await loadEngine({
+  engine: workers.engine,
+  threads: setup.threads,
+  device: setup.device ?? workers.device,
+  index: setup.workerNumber ?? 0,
+  // Who computes in bf16 has no use for more than TF32 in the few products that stay fp32.
+  tf32: train.precision === 'bf16',
+  deterministic: train.deterministic,
+});
 const thread = new ComputeThread(setup, engine);
 port.on('message', ({ id, request }: { id: number; request: ComputeRequest }) => {
   let answer: ComputeAnswer;
