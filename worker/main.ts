@@ -10,6 +10,7 @@ import { requireDevice } from '../engine/devices.ts';
 import { resolveModelConfig } from '../models/model-config.ts';
 import { WorkerClient } from '../proto/worker-client.ts';
 import { Checkpointer } from './checkpoint/checkpointer.ts';
+import { Closers } from './closers.ts';
 import { startCommsThread } from './collectives/comms-channel.ts';
 import type { Assignment } from './control/assignment.ts';
 import { CommitReporter } from './control/commit-reporter.ts';
@@ -61,26 +62,6 @@ export interface WorkerModules {
 }
 
 const FLUSH_TIMEOUT_MS = 5_000;
-
-/** What is open, closed in reverse order whatever happens. */
-class Closers {
-  readonly #closers: (() => Promise<unknown> | unknown)[] = [];
-
-  add<T>(value: T, close: (value: T) => Promise<unknown> | unknown): T {
-    this.#closers.push(() => close(value));
-    return value;
-  }
-
-  async close(logger: Logger): Promise<void> {
-    for (const close of this.#closers.reverse()) {
-      try {
-        await close();
-      } catch (thrown) {
-        logger.warn({ reason: CoveyError.from(thrown).message }, 'closing failed');
-      }
-    }
-  }
-}
 
 /**
  * One worker's life in one run: join, take part until told to leave, leave. The first abort of `signal` drains: the step in

@@ -1,15 +1,10 @@
 // 2-D convolution and its gradients over channels-last activations. A [B,H,W,C] tensor seen as [B,C,H,W] is what libtorch calls
 // channels-last, so oneDNN (or cuDNN) works on our memory as it is; only weights are turned, once per update in bf16.
-#include <array>
-
-#include "context.h"
+#include "conv.h"
 #include "generic.h"
 
 namespace covey {
 namespace {
-
-Tensor asChannelsFirst(const Tensor& x_BHWC) { return x_BHWC.permute({0, 3, 1, 2}); }
-Tensor asChannelsLast(const Tensor& x_BCHW) { return x_BCHW.permute({0, 2, 3, 1}).contiguous(); }
 
 /// dst[r][c] = src[c][r] with a change of type, for each of `count` matrices.
 template <class From, class To>
@@ -60,19 +55,14 @@ Tensor masterGradient(const Tensor& gradient) {
 napi_value conv2d(Call& call) {
   const Tensor x = call.tensor(0).contiguous();
   const int64_t stride = call.integer(2), padding = call.integer(3);
-  const Tensor y = at::convolution(asChannelsFirst(x), call.tensor(1), {}, {stride, stride}, {padding, padding}, {1, 1}, false, {0, 0}, 1);
-  return call.wrap(asChannelsLast(y));
+  const Tensor y = at::convolution(channelsFirst(x), call.tensor(1), {}, {stride, stride}, {padding, padding}, {1, 1}, false, {0, 0}, 1);
+  return call.wrap(channelsLast(y));
 }
 
 // conv2dGradient(dy_BHWC, x_BHWC, weight, stride, padding, wantX, wantWeight) -> [dx | null, fp32 dweight_OIHW | null]
 napi_value conv2dGradient(Call& call) {
-  const Tensor x = call.tensor(1).contiguous();
-  const Tensor dy = likeIn(call.tensor(0), x);
-  const int64_t stride = call.integer(3), padding = call.integer(4);
-  const std::array<bool, 3> wanted{call.boolean(5), call.boolean(6), false};
-  const auto [dx, dweight, dbias] = at::convolution_backward(asChannelsFirst(dy), asChannelsFirst(x), call.tensor(2), at::OptionalIntArrayRef(),
-                                                             {stride, stride}, {padding, padding}, {1, 1}, false, {0, 0}, 1, wanted);
-  return call.wrap({wanted[0] ? asChannelsLast(dx) : Tensor(), wanted[1] ? masterGradient(dweight) : Tensor()});
+  const auto [dx, dweight] = convolutionGradients(call);
+  return call.wrap({dx, dweight.defined() ? masterGradient(dweight) : Tensor()});
 }
 
 // relu(x) -> max(x, 0)

@@ -1,23 +1,17 @@
 // Ops around the token axis for any device; see generic.h.
 #include "generic.h"
+#include "pixels.h"
 
 namespace covey::generic {
 
 // The bytes travel, a quarter of what floats would be.
 napi_value pixels(Call& call) {
-  const TypedArray bytes = call.typedArray(0);
-  const auto shape = call.integers(1);
-  size_t scaleLength, shiftLength;
-  const float* scale = call.floats(2, &scaleLength);
-  const float* shift = call.floats(3, &shiftLength);
-  const int64_t channels = shape.back();
-  TORCH_CHECK(bytes.type == napi_uint8_array || bytes.type == napi_uint8_clamped_array, "pixels: expected a Uint8Array");
-  TORCH_CHECK(static_cast<int64_t>(scaleLength) == channels && static_cast<int64_t>(shiftLength) == channels, "pixels: one scale and shift per channel");
-  TORCH_CHECK(c10::multiply_integers(shape) == static_cast<int64_t>(bytes.length), "pixels: ", bytes.length, " bytes do not fill ", shape);
+  const PixelArguments given = pixelArguments(call);
   const Placement& place = call.context->place;
-  const Tensor raw = upload(place, bytes.data, shape, at::kByte).to(at::kFloat);
-  const Tensor result = raw.mul_(upload(place, scale, {channels}, at::kFloat)).add_(upload(place, shift, {channels}, at::kFloat));
-  return call.wrap(call.boolean(4) ? result.to(at::kBFloat16) : result);
+  const auto perChannel = [&](const float* values) { return upload(place, values, {given.channels()}, at::kFloat); };
+  const Tensor raw = upload(place, given.bytes, given.shape, at::kByte).to(at::kFloat);
+  const Tensor result = raw.mul_(perChannel(given.scale)).add_(perChannel(given.shift));
+  return call.wrap(given.bfloat16 ? result.to(at::kBFloat16) : result);
 }
 
 napi_value embedding(Call& call) {

@@ -1,16 +1,8 @@
 // Convolution's weights, batch normalisation and pooling for any device, channels-last; see generic.h.
-#include <array>
-
+#include "conv.h"
 #include "generic.h"
 
 namespace covey::generic {
-namespace {
-
-/// [B,H,W,C] as libtorch's channels-last [B,C,H,W]: no copy either way.
-Tensor channelsFirst(const Tensor& x_BHWC) { return x_BHWC.permute({0, 3, 1, 2}); }
-Tensor channelsLast(const Tensor& x_BCHW) { return x_BCHW.permute({0, 2, 3, 1}).contiguous(); }
-
-}  // namespace
 
 napi_value convWeight(Call& call) {
   const Tensor& weight = call.tensor(0);
@@ -21,13 +13,8 @@ napi_value convWeight(Call& call) {
 }
 
 napi_value conv2dGradient(Call& call) {
-  const Tensor x = call.tensor(1).contiguous();
-  const Tensor dy = likeIn(call.tensor(0), x);
-  const int64_t stride = call.integer(3), padding = call.integer(4);
-  const std::array<bool, 3> wanted{call.boolean(5), call.boolean(6), false};
-  const auto [dx, dweight, dbias] = at::convolution_backward(channelsFirst(dy), channelsFirst(x), call.tensor(2), at::OptionalIntArrayRef(),
-                                                             {stride, stride}, {padding, padding}, {1, 1}, false, {0, 0}, 1, wanted);
-  return call.wrap({wanted[0] ? channelsLast(dx) : Tensor(), wanted[1] ? widened(dweight).contiguous() : Tensor()});
+  const auto [dx, dweight] = convolutionGradients(call);
+  return call.wrap({dx, dweight.defined() ? widened(dweight).contiguous() : Tensor()});
 }
 
 // Statistics of bf16 rows are taken in fp32: libtorch's kernel mixes the two types on a GPU only.

@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "generic.h"
+#include "pixels.h"
 #include "rows.h"
 
 namespace covey {
@@ -9,22 +10,15 @@ namespace {
 
 // pixels(Uint8Array, shape [B, H, W, C], scale, shift, bf16) -> pixel·scale[c] + shift[c]
 napi_value pixels(Call& call) {
-  const TypedArray bytes = call.typedArray(0);
-  const auto shape = call.integers(1);
-  size_t scaleLength, shiftLength;
-  const float* scale = call.floats(2, &scaleLength);
-  const float* shift = call.floats(3, &shiftLength);
-  const int64_t channels = shape.back();
-  TORCH_CHECK(bytes.type == napi_uint8_array || bytes.type == napi_uint8_clamped_array, "pixels: expected a Uint8Array");
-  TORCH_CHECK(static_cast<int64_t>(scaleLength) == channels && static_cast<int64_t>(shiftLength) == channels, "pixels: one scale and shift per channel");
-  const Tensor out = at::empty(shape, at::TensorOptions().dtype(call.boolean(4) ? at::kBFloat16 : at::kFloat));
-  TORCH_CHECK(out.numel() == static_cast<int64_t>(bytes.length), "pixels: ", bytes.length, " bytes do not fill ", out.sizes());
+  const PixelArguments given = pixelArguments(call);
+  const int64_t channels = given.channels();
+  const Tensor out = at::empty(given.shape, at::TensorOptions().dtype(given.bfloat16 ? at::kBFloat16 : at::kFloat));
   // 256 possible results per channel: a table is exact and faster than arithmetic.
   std::vector<float> table(256 * channels);
   for (int64_t value = 0; value < 256; value++) {
-    for (int64_t c = 0; c < channels; c++) table[value * channels + c] = static_cast<float>(value) * scale[c] + shift[c];
+    for (int64_t c = 0; c < channels; c++) table[value * channels + c] = static_cast<float>(value) * given.scale[c] + given.shift[c];
   }
-  const auto* from = static_cast<const uint8_t*>(bytes.data);
+  const uint8_t* from = given.bytes;
   byStorage(out, [&](auto zero) {
     using T = decltype(zero);
     T* to = out.data_ptr<T>();
