@@ -1,5 +1,5 @@
 import { beforeAll, describe, expect, it } from 'vitest';
-import type { AugmentConfig } from '../../common/config/run-config.ts';
+import type { AugmentConfig } from '../../common/config/augment-config.ts';
 import type { Dataset } from '../../worker/data/dataset.ts';
 import { evalBatches } from '../../worker/data/eval-loader.ts';
 import { LaneLoader, type LaneLoaderOptions } from '../../worker/data/lane-loader.ts';

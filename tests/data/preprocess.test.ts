@@ -3,7 +3,7 @@ import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { AugmentConfig } from '../../common/config/run-config.ts';
+import type { AugmentConfig } from '../../common/config/augment-config.ts';
 import { RandomStream } from '../../common/random.ts';
 import { drawAugmentation } from '../../models/preprocess/augmentation.ts';
 import { colorMatrix } from '../../models/preprocess/color-matrix.ts';
