@@ -18,11 +18,7 @@ export interface Augmentation {
  * Draws everything one view of one sample needs. The order of draws is fixed whatever is enabled, so switching one thing on
  * leaves the others as they were; the crop, whose number of draws varies, comes last.
  */
-export function drawAugmentation(
-  stream: RandomStream,
-  config: AugmentConfig,
-  source: PictureSize,
-): Augmentation {
+export function drawAugmentation(stream: RandomStream, config: AugmentConfig, source: PictureSize): Augmentation {
   const flip = stream.uniform() < config.flip;
   const shiftX = stream.uniform(-config.shift, config.shift);
   const shiftY = stream.uniform(-config.shift, config.shift);

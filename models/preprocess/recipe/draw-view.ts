@@ -24,12 +24,7 @@ export interface ViewDraw {
  * Draws one view. The order of draws is fixed whatever is enabled, so switching one thing on leaves the others as they were; the
  * crop, whose number of draws varies, comes last.
  */
-export function drawView(
-  stream: RandomStream,
-  augment: AugmentConfig,
-  spec: ViewSpec,
-  source: PictureSize,
-): ViewDraw {
+export function drawView(stream: RandomStream, augment: AugmentConfig, spec: ViewSpec, source: PictureSize): ViewDraw {
   const flip = stream.uniform() < augment.flip;
   const jitter = drawJitter(stream, augment);
   const grayscale = stream.uniform() < augment.grayscale;
