@@ -1,7 +1,5 @@
 import type { ViewDraw } from '../../models/preprocess/recipe/draw-view.ts';
 
-const SHORT = { brightness: 'bright', contrast: 'contrast', saturation: 'satur', hue: 'hue' } as const;
-
 /** What was done to a view, in words for a label: each line one step, in the order of application. */
 export function describeView(view: ViewDraw, source: { readonly width: number; readonly height: number }): string[] {
   const share = (100 * view.crop.width * view.crop.height) / (source.width * source.height);
@@ -10,7 +8,7 @@ export function describeView(view: ViewDraw, source: { readonly width: number; r
     lines.push(
       kind === 'hue'
         ? `hue ${amount < 0 ? '−' : '+'}${Math.abs(amount).toFixed(2)} turns`
-        : `${SHORT[kind]} ×${amount.toFixed(2)}`,
+        : `${kind} ×${amount.toFixed(2)}`,
     );
   }
   if (view.grayscale) lines.push('grey');

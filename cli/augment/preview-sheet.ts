@@ -1,8 +1,9 @@
 import type { AugmentConfig } from '../../common/config/augment-config.ts';
+import { CoveyError } from '../../common/errors.ts';
 import { decodeRgb, type RgbImage } from '../../models/preprocess/decode.ts';
 import type { ViewDraw } from '../../models/preprocess/recipe/draw-view.ts';
 import { RecipeTransform } from '../../models/preprocess/recipe/recipe-transform.ts';
-import { viewPlan } from '../../models/preprocess/recipe/view-plan.ts';
+import { distinctViews } from '../../models/preprocess/recipe/view-plan.ts';
 import { renderSheet, type SheetCell } from './contact-sheet.ts';
 import { describeView } from './describe-view.ts';
 import type { PreviewPicture } from './preview-pictures.ts';
@@ -12,6 +13,7 @@ const PIXELS_MAX = 50_000_000;
 export interface PreviewOptions {
   readonly augment: AugmentConfig;
   readonly recipe: string;
+  /** Per picture. Where a config tells its views apart, they are those of as many epochs as it takes; a multi-crop is shown whole. */
   readonly views: number;
   /** Side of a full-size view, pixels. */
   readonly size: number;
@@ -24,7 +26,7 @@ export interface PreviewRow {
   readonly sampleIndex: number;
   readonly width: number;
   readonly height: number;
-  readonly views: readonly ViewDraw[];
+  readonly views: readonly (ViewDraw & { readonly epoch: number })[];
 }
 
 /** One row per picture: the original, then its views. Throws DATA_CORRUPT where a picture is broken. */
@@ -32,20 +34,38 @@ export async function previewSheet(
   pictures: readonly PreviewPicture[],
   options: PreviewOptions,
 ): Promise<{ readonly png: Uint8Array; readonly rows: readonly PreviewRow[] }> {
-  const { augment, recipe, seed, epoch, size } = options;
+  const { augment, recipe, seed, size } = options;
   const transform = new RecipeTransform({ imageSide: size, seed, augment });
-  const plan = viewPlan(augment, size, options.views);
+  const identities = identitiesOf(options);
   const rows: PreviewRow[] = [];
   const cells: SheetCell[][] = [];
   for (const { name, sampleIndex, bytes } of pictures) {
-    const image = await decodeRgb(bytes, { pixelsMax: PIXELS_MAX });
+    const image = await decoded(name, bytes);
     const { width, height } = image;
-    const views = plan.map(({ view }) => transform.draw({ epoch, sampleIndex, view }, image));
+    const views = identities.map((one) => ({ ...transform.draw({ ...one, sampleIndex }, image), epoch: one.epoch }));
     rows.push({ name, sampleIndex, width, height, views });
     cells.push([original(name, image), ...views.map((view) => cellOf(view, image, transform))]);
   }
-  const title = `${recipe}, seed ${seed}, epoch ${epoch}`;
+  const title = `${recipe}, seed ${seed}`;
   return { png: await renderSheet({ title, rows: cells, side: size }), rows };
+}
+
+async function decoded(name: string, bytes: Uint8Array): Promise<RgbImage> {
+  try {
+    return await decodeRgb(bytes, { pixelsMax: PIXELS_MAX });
+  } catch (thrown) {
+    const { code, message, fields } = CoveyError.from(thrown);
+    throw new CoveyError(code, `Cannot preview ${name}: ${message}`, { cause: thrown, fields: { ...fields, name } });
+  }
+}
+
+/** BYOL's eight views are four pairs of two kinds, as four epochs show them: eight of the second kind never occur. */
+function identitiesOf({ augment, epoch, views }: PreviewOptions): readonly { epoch: number; view: number }[] {
+  const kinds = distinctViews(augment) ?? views;
+  return Array.from({ length: augment.multiCrop === undefined ? views : kinds }, (_, i) => ({
+    epoch: epoch + Math.floor(i / kinds),
+    view: i % kinds,
+  }));
 }
 
 function original(name: string, image: RgbImage): SheetCell {
@@ -57,12 +77,12 @@ function original(name: string, image: RgbImage): SheetCell {
   };
 }
 
-function cellOf(view: ViewDraw, source: RgbImage, transform: RecipeTransform): SheetCell {
+function cellOf(view: PreviewRow['views'][number], source: RgbImage, transform: RecipeTransform): SheetCell {
   const { side } = view.spec;
   const pixels = transform.apply(source, view);
   return {
     image: { pixels, width: side, height: side },
-    title: `view ${view.spec.view}`,
+    title: `view ${view.spec.view}, epoch ${view.epoch}`,
     lines: describeView(view, source),
   };
 }

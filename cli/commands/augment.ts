@@ -40,11 +40,11 @@ export function addAugmentCommand(program: Command): void {
     .requiredOption('--input <what>', 'picture, folder, manifest or icons:<sets>, see below')
     .addOption(new Option('--recipe <name>', 'augmentation to show').choices(RECIPE_NAMES).makeOptionMandatory())
     .option('--set <key=value>', 'override a key of the recipe (as under data.augment); may be repeated', repeated)
-    .option('--views <n>', 'views per picture; with multiCrop its own number', wholeNumber(1, 64), 8)
+    .option('--views <n>', 'views per picture (a multi-crop is shown whole)', wholeNumber(1, 64), 8)
     .option('--pictures <n>', 'pictures, evenly spread over the input', wholeNumber(1, 64), 4)
     .option('--size <pixels>', 'side of a view', wholeNumber(16, 1024), 160)
     .option('--seed <n>', 'of the draws', wholeNumber(0, 2 ** 32 - 1), 0)
-    .option('--epoch <n>', 'the draws of this epoch', wholeNumber(0), 0)
+    .option('--epoch <n>', 'first epoch to show', wholeNumber(0), 0)
     .option('--out <file>', 'the sheet, PNG', 'augment-preview.png')
     .addHelpText('after', HELP)
     .action(

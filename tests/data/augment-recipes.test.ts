@@ -1,11 +1,11 @@
 import { describe, expect, it } from 'vitest';
+import { previewConfig } from '../../cli/augment/preview-config.ts';
 import { type AugmentConfig, augmentSchema } from '../../common/config/augment-config.ts';
 import { RECIPE_NAMES } from '../../common/config/augment-recipes.ts';
 import { canonicalJson } from '../../common/config/canonical-json.ts';
 import { CoveyError } from '../../common/errors.ts';
-import { previewConfig } from '../../cli/augment/preview-config.ts';
 import { RecipeTransform } from '../../models/preprocess/recipe/recipe-transform.ts';
-import { viewPlan } from '../../models/preprocess/recipe/view-plan.ts';
+import { distinctViews, viewSpec } from '../../models/preprocess/recipe/view-plan.ts';
 import { TrainTransform } from '../../models/preprocess/train-transform.ts';
 import { picture } from '../support/datasets.ts';
 
@@ -87,24 +87,27 @@ describe('recipes', () => {
     }
   });
 
-  it.each(Object.entries(STRENGTHS))('%s jitters over its whole ranges, in all 24 orders alike', (recipe, strengths) => {
-    const struck = draws(augmentSchema.parse({ recipe }), 0).filter((one) => one.jitter.length > 0);
-    for (const [i, kind] of (['brightness', 'contrast', 'saturation', 'hue'] as const).entries()) {
-      const amounts = struck.map((one) => one.jitter.find((step) => step.kind === kind)!.amount);
-      const middle = kind === 'hue' ? 0 : 1;
-      expect(Math.min(...amounts)).toBeGreaterThanOrEqual(middle - strengths[i]!);
-      expect(Math.max(...amounts)).toBeLessThan(middle + strengths[i]!);
-      expect(Math.min(...amounts)).toBeLessThan(middle - 0.98 * strengths[i]!);
-      expect(Math.max(...amounts)).toBeGreaterThan(middle + 0.98 * strengths[i]!);
-    }
-    const orders = new Map<string, number>();
-    for (const { jitter } of struck) {
-      const order = jitter.map((step) => step.kind).join();
-      orders.set(order, (orders.get(order) ?? 0) + 1);
-    }
-    expect(orders.size).toBe(24);
-    for (const hits of orders.values()) expectShare(hits, 1 / 24, struck.length);
-  });
+  it.each(Object.entries(STRENGTHS))(
+    '%s jitters over its whole ranges, in all 24 orders alike',
+    (recipe, strengths) => {
+      const struck = draws(augmentSchema.parse({ recipe }), 0).filter((one) => one.jitter.length > 0);
+      for (const [i, kind] of (['brightness', 'contrast', 'saturation', 'hue'] as const).entries()) {
+        const amounts = struck.map((one) => one.jitter.find((step) => step.kind === kind)!.amount);
+        const middle = kind === 'hue' ? 0 : 1;
+        expect(Math.min(...amounts)).toBeGreaterThanOrEqual(middle - strengths[i]!);
+        expect(Math.max(...amounts)).toBeLessThan(middle + strengths[i]!);
+        expect(Math.min(...amounts)).toBeLessThan(middle - 0.98 * strengths[i]!);
+        expect(Math.max(...amounts)).toBeGreaterThan(middle + 0.98 * strengths[i]!);
+      }
+      const orders = new Map<string, number>();
+      for (const { jitter } of struck) {
+        const order = jitter.map((step) => step.kind).join();
+        orders.set(order, (orders.get(order) ?? 0) + 1);
+      }
+      expect(orders.size).toBe(24);
+      for (const hits of orders.values()) expectShare(hits, 1 / 24, struck.length);
+    },
+  );
 
   it('takes the whole of crops a picture can have, at its edges too', () => {
     const crops = draws(augmentSchema.parse({ recipe: 'mae' }), 0).map((one) => one.crop);
@@ -120,7 +123,11 @@ describe('recipes', () => {
   });
 
   it('grows a crop even of a picture of one pixel or one row', () => {
-    const transform = new RecipeTransform({ imageSide: 8, seed: 1, augment: augmentSchema.parse({ recipe: 'simclr' }) });
+    const transform = new RecipeTransform({
+      imageSide: 8,
+      seed: 1,
+      augment: augmentSchema.parse({ recipe: 'simclr' }),
+    });
     for (const [width, height] of [
       [1, 1],
       [1, 90],
@@ -155,7 +162,8 @@ describe('recipes', () => {
   it('plans multi-crop: two full-size views, then small ones of small areas', () => {
     const multiCrop = { views: 6, side: 12, scale: [0.05, 0.14] };
     const augment = augmentSchema.parse({ recipe: 'byol', multiCrop, blur: { probability: [1, 0.1, 0.5] } });
-    const plan = viewPlan(augment, 32, 2);
+    expect(distinctViews(augment)).toBe(8);
+    const plan = Array.from({ length: 8 }, (_, view) => viewSpec(augment, 32, view));
     expect(plan.map((spec) => spec.side)).toEqual([32, 32, 12, 12, 12, 12, 12, 12]);
     expect(plan.map((spec) => spec.blurProbability)).toEqual([1, 0.1, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5]);
     expect(plan.map((spec) => spec.solarizeProbability)).toEqual([0, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2]);
@@ -181,7 +189,8 @@ describe('TrainTransform with a recipe', () => {
     const first = [];
     for (const key of keys) first.push(await make(one, key));
     const again = [];
-    for (const key of keys.toReversed()) again.unshift(await make(new TrainTransform({ ...options, decodedSide: 0 }), key));
+    for (const key of keys.toReversed())
+      again.unshift(await make(new TrainTransform({ ...options, decodedSide: 0 }), key));
     expect(again).toEqual(first);
     expect(new Set(first.map(String)).size).toBe(keys.length);
     const square = new TrainTransform({ ...options, decodedSide: 30 });

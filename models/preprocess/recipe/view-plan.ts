@@ -26,10 +26,14 @@ export function viewSpec(augment: AugmentConfig, imageSide: number, view: number
   };
 }
 
-/** All views of a multi-crop, or the `views` that were asked for without one. */
-export function viewPlan(augment: AugmentConfig, imageSide: number, views: number): readonly ViewSpec[] {
-  const count = augment.multiCrop === undefined ? views : GLOBAL_VIEWS + augment.multiCrop.views;
-  return Array.from({ length: count }, (_, view) => viewSpec(augment, imageSide, view));
+/**
+ * How many views a config tells apart: all of a multi-crop, or the longest list of probabilities. undefined where any number
+ * of views are alike.
+ */
+export function distinctViews({ multiCrop, blur, solarize }: AugmentConfig): number | undefined {
+  if (multiCrop !== undefined) return GLOBAL_VIEWS + multiCrop.views;
+  const lists = [blur?.probability, solarize?.probability].filter((one) => Array.isArray(one));
+  return lists.length === 0 ? undefined : Math.max(...lists.map((list) => list.length));
 }
 
 function ofView(probability: PerView, view: number): number {
