@@ -39,12 +39,18 @@ export async function previewSheet(
   const identities = identitiesOf(options);
   const rows: PreviewRow[] = [];
   const cells: SheetCell[][] = [];
+  const cellOf = (view: PreviewRow['views'][number], source: RgbImage): SheetCell => {
+    const { view: number, side } = view.spec;
+    const image = { pixels: transform.apply(source, view), width: side, height: side };
+    const lines = describeView(view, source, augment.jitter?.afterGrayscale ?? false);
+    return { image, title: `view ${number}, epoch ${view.epoch}`, lines };
+  };
   for (const { name, sampleIndex, bytes } of pictures) {
     const image = await decoded(name, bytes);
     const { width, height } = image;
     const views = identities.map((one) => ({ ...transform.draw({ ...one, sampleIndex }, image), epoch: one.epoch }));
     rows.push({ name, sampleIndex, width, height, views });
-    cells.push([original(name, image), ...views.map((view) => cellOf(view, image, transform))]);
+    cells.push([original(name, image), ...views.map((view) => cellOf(view, image))]);
   }
   const title = `${recipe}, seed ${seed}`;
   return { png: await renderSheet({ title, rows: cells, side: size }), rows };
@@ -74,15 +80,5 @@ function original(name: string, image: RgbImage): SheetCell {
     image,
     title: short.length > 18 ? `${short.slice(0, 17)}…` : short,
     lines: [`original, ${image.width}×${image.height}`],
-  };
-}
-
-function cellOf(view: PreviewRow['views'][number], source: RgbImage, transform: RecipeTransform): SheetCell {
-  const { side } = view.spec;
-  const pixels = transform.apply(source, view);
-  return {
-    image: { pixels, width: side, height: side },
-    title: `view ${view.spec.view}, epoch ${view.epoch}`,
-    lines: describeView(view, source),
   };
 }

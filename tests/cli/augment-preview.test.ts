@@ -4,6 +4,7 @@ import path from 'node:path';
 import { promisify } from 'node:util';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { describeView } from '../../cli/augment/describe-view.ts';
 import { previewConfig } from '../../cli/augment/preview-config.ts';
 import { previewPictures } from '../../cli/augment/preview-pictures.ts';
 import { previewSheet } from '../../cli/augment/preview-sheet.ts';
@@ -92,6 +93,20 @@ describe('covey augment preview', () => {
     ]);
     const { rows } = await sheetOf('mae', {}, ['multiCrop={views: 3, side: 20, scale: [0.05, 0.14]}']);
     expect(rows[0]!.views.map((view) => view.spec.side)).toEqual([48, 48, 20, 20, 20]);
+  });
+
+  it('labels what was done in the order it was done', () => {
+    const transform = new RecipeTransform({
+      imageSide: 48,
+      seed: 3,
+      augment: previewConfig('moco-v1', ['grayscale=1']),
+    });
+    const source = { width: 60, height: 40 };
+    const view = transform.draw({ epoch: 0, sampleIndex: 0, view: 0 }, source);
+    const steps = (greyFirst: boolean) => describeView(view, source, greyFirst).map((line) => line.split(' ')[0]);
+    const jitter = view.jitter.map((step) => step.kind);
+    expect(steps(true)).toEqual(['crop', 'grey', ...jitter]);
+    expect(steps(false)).toEqual(['crop', ...jitter, 'grey']);
   });
 
   it('is found by the program, which refuses an unknown recipe with the known ones', async () => {
