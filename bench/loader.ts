@@ -4,7 +4,7 @@ import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 import sharp from 'sharp';
 import { systemClock } from '../common/clock.ts';
-import type { AugmentConfig } from '../common/config/run-config.ts';
+import type { AugmentConfig } from '../common/config/augment-config.ts';
 import { silentLogger } from '../common/log.ts';
 import { FileStore } from '../common/objectstore/file-store.ts';
 import { RandomStream } from '../common/random.ts';

@@ -1,12 +1,12 @@
 import { readFile } from 'node:fs/promises';
-import os, { availableParallelism } from 'node:os';
-import path from 'node:path';
+import { availableParallelism } from 'node:os';
 import type { Command } from 'commander';
 import { CoveyError } from '../../common/errors.ts';
 import { type Dataset, type LocatedSample, openDataset, splitManifestUrl } from '../../worker/data/dataset.ts';
 import type { EvalImage } from '../../worker/eval/zeroshot.ts';
 import type { CommandContext } from '../context.ts';
 import { EXIT } from '../exit-codes.ts';
+import { defaultCacheDir } from '../local-paths.ts';
 import { withStore } from '../open-store.ts';
 import { type EngineChoice, engineOption, repeated, wholeNumber } from '../option-values.ts';
 import { runCommand } from '../run-command.ts';
@@ -134,7 +134,7 @@ async function* evalImages(
 ): AsyncGenerator<EvalImage> {
   const { evalBatches } = await import('../../worker/data/eval-loader.ts');
   const { ShardCache } = await import('../../worker/data/shard-cache.ts');
-  const dir = data.cacheDir ?? path.join(os.homedir(), '.cache', 'covey');
+  const dir = data.cacheDir ?? defaultCacheDir();
   const cache = new ShardCache({ dir, bytesMax: data.cacheBytesMax }, { store: dataset.store, logger: context.logger });
   const line = new StatusLine(context.output, () => context.clock.now());
   const bytes = imageSide ** 2 * 3;

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { augmentSchema } from './augment-config.ts';
 
 /**
  * One schema for a run: what `run.yaml` may say, what a checkpoint stores, what resume compares. Strict everywhere: an
@@ -55,25 +56,6 @@ const modelSchema = z.union([
     text: textOverridesSchema.optional(),
   }),
 ]);
-
-const augmentSchema = z
-  .strictObject({
-    scale: z.tuple([fraction, fraction]).default([0.9, 1]).describe('Area range of the random resized crop'),
-    ratio: z.tuple([z.number().positive(), z.number().positive()]).default([3 / 4, 4 / 3]),
-    shift: fraction
-      .default(0)
-      .describe('Largest shift as a fraction of the side; the border is filled with the background'),
-    zoom: z
-      .tuple([z.number().positive(), z.number().positive()])
-      .default([1, 1])
-      .describe('Scale range about the centre'),
-    rotateDegrees: z.number().min(0).max(180).default(0),
-    colorJitter: fraction.default(0).describe('Brightness, contrast and saturation strength'),
-    hueJitter: z.number().min(0).max(0.5).default(0).describe('Largest hue turn, in turns'),
-    grayscale: fraction.default(0).describe('Probability'),
-    flip: fraction.default(0).describe('Probability of a horizontal flip; 0 as in CLIP'),
-  })
-  .prefault({});
 
 const dataSchema = z.strictObject({
   manifest: z.string().describe('URL of the dataset manifest written by `covey pack`'),
@@ -230,20 +212,11 @@ export const runConfigSchema = z
         message: `must be at most train.lanes (${lanes}), is ${config.workers.min}`,
       });
     }
-    const [low, high] = config.data.augment.scale;
-    if (low > high) {
-      context.addIssue({
-        code: 'custom',
-        path: ['data', 'augment', 'scale'],
-        message: `must be [low, high], is [${low}, ${high}]`,
-      });
-    }
   });
 
 export type RunConfig = z.infer<typeof runConfigSchema>;
 export type ModelConfig = z.infer<typeof modelConfigSchema>;
 export type VisionConfig = z.infer<typeof visionConfigSchema>;
 export type TextConfig = z.infer<typeof textConfigSchema>;
-export type AugmentConfig = z.infer<typeof augmentSchema>;
 export type DataConfig = z.infer<typeof dataSchema>;
 export type OptimizerConfig = z.infer<typeof optimizerSchema>;

@@ -1,5 +1,6 @@
 import { type DecodeLimits, decodeRgb, type RgbImage } from './decode.ts';
-import { resizeBicubicAsPil } from './pil-resize.ts';
+import { resizeAsPil } from './pil-resize.ts';
+import { roundHalfEven } from './round-half-even.ts';
 
 /**
  * open_clip's evaluation transform up to the tensor: shortest side to `imageSide` by antialiased bicubic, then the centre crop.
@@ -17,17 +18,13 @@ export function evalPixels(image: RgbImage, imageSide: number): Uint8Array {
   // torchvision: int(size * long / short).
   const outWidth = width <= height ? imageSide : Math.trunc((imageSide * width) / shortest);
   const outHeight = height <= width ? imageSide : Math.trunc((imageSide * height) / shortest);
-  return resizeBicubicAsPil(image, outWidth, outHeight, {
-    left: roundHalfEven((outWidth - imageSide) / 2),
-    top: roundHalfEven((outHeight - imageSide) / 2),
-    width: imageSide,
-    height: imageSide,
+  return resizeAsPil(image, outWidth, outHeight, {
+    filter: 'bicubic',
+    window: {
+      left: roundHalfEven((outWidth - imageSide) / 2),
+      top: roundHalfEven((outHeight - imageSide) / 2),
+      width: imageSide,
+      height: imageSide,
+    },
   });
-}
-
-/** Python's round(). */
-function roundHalfEven(value: number): number {
-  const floor = Math.floor(value);
-  if (value - floor !== 0.5) return Math.round(value);
-  return floor % 2 === 0 ? floor : floor + 1;
 }

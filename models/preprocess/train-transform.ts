@@ -1,8 +1,11 @@
-import type { AugmentConfig } from '../../common/config/run-config.ts';
+import type { AugmentConfig } from '../../common/config/augment-config.ts';
 import { RandomStream } from '../../common/random.ts';
-import { type Augmentation, drawAugmentation, recolors, warps, wholePixels } from './augmentation.ts';
+import { type Augmentation, drawAugmentation, recolors, warps } from './augmentation.ts';
 import { colorMatrix } from './color-matrix.ts';
-import { type DecodeLimits, openImage, toRgb } from './decode.ts';
+import { wholePixels } from './crop-box.ts';
+import { type DecodeLimits, decodeRgb, openImage, type RgbImage, toRgb } from './decode.ts';
+import { RecipeTransform } from './recipe/recipe-transform.ts';
+import type { ViewIdentity } from './view-identity.ts';
 import { Warp } from './warp.ts';
 
 export interface TrainTransformOptions extends DecodeLimits {
@@ -13,31 +16,31 @@ export interface TrainTransformOptions extends DecodeLimits {
   readonly decodedSide: number;
 }
 
-/** What an augmentation is a function of, besides the seed: never rank, time or order of arrival. */
-export interface ViewIdentity {
-  readonly epoch: number;
-  readonly sampleIndex: number;
-  /** 0 for CLIP; SimCLR-like objectives take several views. */
-  readonly view: number;
-}
-
 /**
  * The training transform, in two forms that a run's config chooses between (they differ in pixels, so it must never be a cache):
  * `fromFile` decodes and crops with sharp each time (bicubic, as open_clip); `decode` + `fromDecoded` decodes once to a small
  * square and augments from that in one bilinear pass. Output is uint8 RGB [side, side, 3]. Not to be shared by threads.
+ *
+ * A config that names a recipe is carried out by RecipeTransform instead, from the whole picture or from the decoded square.
  */
 export class TrainTransform {
   readonly #options: TrainTransformOptions;
   readonly #warp: Warp;
+  readonly #recipe: RecipeTransform | null;
 
   constructor(options: TrainTransformOptions) {
     this.#options = options;
     this.#warp = new Warp({ side: options.imageSide });
+    this.#recipe = options.augment.recipe === undefined ? null : new RecipeTransform(options);
   }
 
   /** Throws DATA_CORRUPT with `fields.reason` where the picture is broken. */
   async fromFile(bytes: Uint8Array, identity: ViewIdentity, into: Uint8Array): Promise<void> {
     const { imageSide, augment } = this.#options;
+    if (this.#recipe !== null) {
+      this.#followRecipe(this.#recipe, await decodeRgb(bytes, this.#options), identity, into);
+      return;
+    }
     const { header, pipeline } = openImage(bytes, this.#options);
     const view = this.#draw(identity, header);
     const box = wholePixels(view.crop, header);
@@ -73,7 +76,15 @@ export class TrainTransform {
   fromDecoded(decoded: Uint8Array, identity: ViewIdentity, into: Uint8Array): void {
     const side = this.#options.decodedSide;
     const source = { pixels: decoded, width: side, height: side };
+    if (this.#recipe !== null) {
+      this.#followRecipe(this.#recipe, source, identity, into);
+      return;
+    }
     this.#run(source, this.#draw(identity, source), into);
+  }
+
+  #followRecipe(recipe: RecipeTransform, source: RgbImage, identity: ViewIdentity, into: Uint8Array): void {
+    into.set(recipe.apply(source, recipe.draw(identity, source)));
   }
 
   #draw(identity: ViewIdentity, source: { readonly width: number; readonly height: number }): Augmentation {

@@ -1,5 +1,5 @@
 import { beforeAll, describe, expect, it } from 'vitest';
-import type { AugmentConfig } from '../../common/config/run-config.ts';
+import { type AugmentConfig, augmentSchema } from '../../common/config/augment-config.ts';
 import type { Dataset } from '../../worker/data/dataset.ts';
 import { evalBatches } from '../../worker/data/eval-loader.ts';
 import { LaneLoader, type LaneLoaderOptions } from '../../worker/data/lane-loader.ts';
@@ -106,6 +106,17 @@ describe('LaneLoader', () => {
       expect(new Set(expected.pixels).size).toBeGreaterThan(50);
     },
   );
+
+  it('follows a recipe, the same however many lanes, and not the same as without', async () => {
+    const recipe = augmentSchema.parse({ recipe: 'moco-v2' });
+    const load = (lanes: number, order: number[]) =>
+      withLoader({ lanes, augment: recipe }, (loader) => loadStep(loader, 7, order));
+    const expected = await load(1, [0]);
+    expect(await load(4, [2, 0, 3, 1])).toEqual(expected);
+    const without = await withLoader({}, (loader) => loadStep(loader, 7, [0, 1]));
+    expect(without.ids).toEqual(expected.ids);
+    expect(without.pixels).not.toEqual(expected.pixels);
+  });
 
   it('gives the same pixels from a cold, a warm and a tiny decoded cache', async () => {
     const cold = await withLoader({}, (loader) => loadStep(loader, 11, [0, 1]));

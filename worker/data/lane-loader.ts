@@ -1,10 +1,11 @@
 import { LRUCache } from 'lru-cache';
 import pLimit, { type LimitFunction } from 'p-limit';
-import type { AugmentConfig } from '../../common/config/run-config.ts';
+import type { AugmentConfig } from '../../common/config/augment-config.ts';
 import { CoveyError, throwIfAborted } from '../../common/errors.ts';
 import type { Logger } from '../../common/log.ts';
 import { RandomStream } from '../../common/random.ts';
-import { TrainTransform, type ViewIdentity } from '../../models/preprocess/train-transform.ts';
+import { TrainTransform } from '../../models/preprocess/train-transform.ts';
+import type { ViewIdentity } from '../../models/preprocess/view-identity.ts';
 import type { Tokenizer } from '../../models/tokenizer/tokenizer.ts';
 import type { Dataset, LocatedSample } from './dataset.ts';
 import type { Plan } from './plan.ts';

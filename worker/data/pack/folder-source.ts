@@ -76,7 +76,8 @@ export async function loadFile(file: string, bytesMax: number, signal?: AbortSig
   return readFile(file, signal === undefined ? {} : { signal });
 }
 
-function isImage(name: string): boolean {
+/** By its extension. */
+export function isImage(name: string): boolean {
   return (IMAGE_EXTENSIONS as readonly string[]).includes(path.extname(name).slice(1).toLowerCase());
 }
 
