@@ -68,7 +68,8 @@ async function loadStep(lanes: number, options: Partial<LaneLoaderOptions>, step
       found.replaced.push(...loaded.replaced.map(({ reason }) => reason));
       const b = GLOBAL_BATCH / lanes;
       for (let view = 0; view * b * PIXELS < pixelBytes; view++) {
-        const rows = (views[view] ??= []);
+        const rows = views[view] ?? [];
+        views[view] = rows;
         for (let row = 0; row < b; row++) {
           const begin = (view * b + row) * PIXELS;
           rows.push(Buffer.from(into.pixels.subarray(begin, begin + PIXELS)));
