@@ -144,6 +144,7 @@ function onePass(dataset: Dataset, cache: ShardCache, decodedSide: number): () =
   const buffers = [0, 1].map(() => ({
     pixels: new Uint8Array(loader.geometry.pixelBytes),
     tokens: new Int32Array(loader.geometry.tokenCount),
+    labels: new Int32Array(loader.geometry.labelCount),
   }));
   const normalised = new Float32Array(loader.geometry.pixelBytes);
   const tables = MEAN.map((mean, c) =>

@@ -17,10 +17,12 @@ import { CommitReporter } from './control/commit-reporter.ts';
 import { CoordinatorLink, type StepReport } from './control/coordinator-link.ts';
 import { HeartbeatLoop } from './control/heartbeat-loop.ts';
 import { openDataset, splitManifestUrl } from './data/dataset.ts';
+import { checkLabels } from './data/label-index.ts';
 import { LaneLoader } from './data/lane-loader.ts';
-import { openTokenizer } from './data/open-tokenizer.ts';
+import { openTokenizerFor } from './data/open-tokenizer.ts';
 import { createPlan } from './data/plan.ts';
 import { ShardCache } from './data/shard-cache.ts';
+import { checkModelFor, OBJECTIVE_INPUTS } from './objectives/objective-inputs.ts';
 import { PrefetchedSteps } from './prefetched-steps.ts';
 import { Session } from './session.ts';
 import type { SessionModules } from './session-modules.ts';
@@ -184,6 +186,7 @@ class WorkerProcess {
   ): Promise<SessionModules> {
     const config = runConfigSchema.parse(JSON.parse(configJson));
     const model = resolveModelConfig(config.model);
+    checkModelFor(config, model);
     const engine = this.#options.engine ?? config.workers.engine;
     if (engine !== 'auto') this.#checkEngine(config, engine);
     const device = this.#options.device ?? config.workers.device;
@@ -196,13 +199,9 @@ class WorkerProcess {
     const manifest = splitManifestUrl(config.data.manifest);
     const dataStore = this.#closers.add(await openStore(manifest.storeUrl), (it) => it.close());
     const dataset = await openDataset(dataStore, manifest.key, { signal });
-    const tokenizer = await openTokenizer(config.data.tokenizer, model.text.contextLength, openStore, signal);
-    if (tokenizer.vocabSize > model.text.vocabSize) {
-      throw new CoveyError(
-        'CONFIG_INVALID',
-        `Cannot train: the tokenizer has ${tokenizer.vocabSize} tokens, model.text.vocabSize is ${model.text.vocabSize}`,
-      );
-    }
+    const { views, captions, labels } = OBJECTIVE_INPUTS[config.objective];
+    const tokenizer = captions ? await openTokenizerFor(config, model.text, openStore, signal) : null;
+    if (labels) await checkLabels(dataset, config.loss.classes!, signal);
     const cacheDir = this.#options.cacheDir ?? config.data.cacheDir ?? path.join(os.homedir(), '.cache', 'covey');
     const cache = this.#closers.add(
       new ShardCache(
@@ -233,6 +232,9 @@ class WorkerProcess {
         augment: config.data.augment,
         decoded: config.data.decoded,
         pixelsMax: config.data.pixelsMax,
+        views,
+        captions,
+        classes: config.loss.classes,
       },
       { dataset, cache, tokenizer, logger, metrics: { sampleBad: (reason) => this.#telemetry.sampleBad(reason) } },
     );

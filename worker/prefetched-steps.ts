@@ -60,7 +60,7 @@ export class PrefetchedSteps implements StepSource {
     }
     return {
       step,
-      lanes: taken.map(({ lane, buffers }) => ({ lane, pixels: buffers.pixels, tokens: buffers.tokens })),
+      lanes: taken.map(({ lane, buffers }) => ({ lane, ...buffers })),
       consumed: taken.map(({ lane, epoch, sampleIds }) => ({ lane, epoch, sampleIds })),
       replaced: taken.flatMap((one) => one.replaced),
       release: () => {
@@ -82,10 +82,11 @@ export class PrefetchedSteps implements StepSource {
   }
 
   #newSlot(): LaneBuffers {
-    const { pixelBytes, tokenCount } = this.#loader.geometry;
+    const { pixelBytes, tokenCount, labelCount } = this.#loader.geometry;
     return {
       pixels: new Uint8Array(new SharedArrayBuffer(pixelBytes)),
       tokens: new Int32Array(new SharedArrayBuffer(4 * tokenCount)),
+      labels: new Int32Array(new SharedArrayBuffer(4 * labelCount)),
     };
   }
 }

@@ -13,7 +13,7 @@ import {
   toCompute,
   toFloat32,
 } from '../../engine/index.ts';
-import { imageFeatures } from '../../models/clip/image-tower.ts';
+import { imageEmbedding } from '../../models/clip/image-tower.ts';
 import { textBatch, textFeatures } from '../../models/clip/text-tower.ts';
 import { LAYER_NORM_EPS, type ParameterLookup, transformerPooled } from '../../models/clip/transformer.ts';
 import type { Precision, StepSpec } from './protocol.ts';
@@ -87,7 +87,7 @@ export function imageTowerLoss(
   const vision = { ...sizes, mlpRatio: 4 } as unknown as VisionConfig;
   const x_BHWC = inputs.activations(vision.imageSize, vision.imageSize, 3) as Tensor4D;
   const loss = cosineLoss(sizes['embedDim']!, inputs);
-  return () => loss(imageFeatures(x_BHWC, parameter, vision, { precision, quickGelu: false, recomputedBlocks: 0 }));
+  return () => loss(imageEmbedding(x_BHWC, parameter, vision, { precision, quickGelu: false, recomputedBlocks: 0 }));
 }
 
 export function textTowerLoss(

@@ -2,11 +2,14 @@ import path from 'node:path';
 import type { Command } from 'commander';
 import type { RunConfig } from '../../common/config/run-config.ts';
 import { CoveyError } from '../../common/errors.ts';
-import { parameterShapes } from '../../models/clip/parameter-shapes.ts';
+import { elementCount } from '../../models/clip/parameter-shapes.ts';
 import { resolveModelConfig } from '../../models/model-config.ts';
 import type { Run } from '../../proto/gen/covey/v1/Run.ts';
 import type { RunClient } from '../../proto/run-client.ts';
 import { openDataset, splitManifestUrl } from '../../worker/data/dataset.ts';
+import { checkLabels } from '../../worker/data/label-index.ts';
+import { checkModelFor } from '../../worker/objectives/objective-inputs.ts';
+import { parameterSpecsFor } from '../../worker/objectives/trained-parameters.ts';
 import { checkEngineFor } from '../../worker/train/check-engine.ts';
 import { startLocalCluster } from '../cluster/local-cluster.ts';
 import type { CommandContext } from '../context.ts';
@@ -51,6 +54,7 @@ export function addLaunchCommand(program: Command): void {
         const sets = [...(options.set ?? []), ...(options.engine ? [`workers.engine=${options.engine}`] : [])];
         const { config } = await readConfig(context, file, sets);
         warnAboutEngine(config, context);
+        await checkObjective(config, context);
         if (options.dryRun) return dryRun(context, config);
         if (options.local !== undefined) return launchLocally(context, config, options.local, options.resume ?? false);
         return launch(context, config, { detach: options.detach ?? false, resume: options.resume ?? false });
@@ -63,6 +67,17 @@ function warnAboutEngine(config: RunConfig, { output }: CommandContext): void {
   const { engine } = config.workers;
   if (engine === 'auto') return;
   for (const warning of checkEngineFor(config, engine).warnings) output.warn(warning);
+}
+
+/** Refuses a model or a dataset that lacks what the objective learns from. */
+async function checkObjective(config: RunConfig, context: CommandContext): Promise<void> {
+  checkModelFor(config, resolveModelConfig(config.model));
+  const { classes } = config.loss;
+  if (classes === undefined) return;
+  const { storeUrl, key } = splitManifestUrl(config.data.manifest);
+  await withStore(context, storeUrl, async (store) => {
+    await checkLabels(await openDataset(store, key, { signal: context.signal }), classes, context.signal);
+  });
 }
 
 interface SubmitOptions {
@@ -151,10 +166,7 @@ async function stopRun(context: CommandContext, run: string): Promise<void> {
 
 async function dryRun(context: CommandContext, config: RunConfig): Promise<ExitCode> {
   const model = resolveModelConfig(config.model);
-  const parameters = parameterShapes(model).reduce(
-    (sum, { shape }) => sum + shape.reduce((product, side) => product * side, 1),
-    0,
-  );
+  const parameters = parameterSpecsFor(config, model).reduce((sum, { shape }) => sum + elementCount(shape), 0);
   const { storeUrl, key } = splitManifestUrl(config.data.manifest);
   return withStore(context, storeUrl, async (store) => {
     const dataset = await openDataset(store, key, { signal: context.signal });

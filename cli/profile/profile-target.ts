@@ -4,6 +4,7 @@ import { CoveyError } from '../../common/errors.ts';
 import { type EngineName, engineCapabilities } from '../../engine/capabilities.ts';
 import { resolveModelConfig } from '../../models/model-config.ts';
 import { presets } from '../../models/presets.ts';
+import { checkModelFor, OBJECTIVE_INPUTS } from '../../worker/objectives/objective-inputs.ts';
 import type { TrainingConfig } from '../../worker/train/new-trainer.ts';
 import { readConfig } from '../commands/config.ts';
 import type { CommandContext } from '../context.ts';
@@ -61,7 +62,12 @@ async function baseTarget(
   if (name !== undefined && !Object.hasOwn(presets, name)) {
     await expectFile(name);
     const { config } = await readConfig(context, name, sets);
-    return { name, model: resolveModelConfig(config.model), training: config };
+    const model = resolveModelConfig(config.model);
+    checkModelFor(config, model);
+    if (!OBJECTIVE_INPUTS[config.objective].captions) {
+      throw new CoveyError('UNSUPPORTED', `Cannot profile objective ${config.objective}: only those over captions yet`);
+    }
+    return { name, model, training: config };
   }
   if (sets !== undefined)
     throw new CoveyError('INVALID_ARGUMENT', 'Cannot use --set: it changes a config file, and none is given');

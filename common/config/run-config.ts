@@ -29,12 +29,18 @@ export const textConfigSchema = z.strictObject({
   mlpRatio: z.number().positive().default(4),
 });
 
+const initLogitBias = z
+  .number()
+  .optional()
+  .describe('Where the learnt bias of the logits starts; SigLIP has one (−10, Zhai et al. 2023 §3.2), CLIP has none');
+
 export const modelConfigSchema = z.strictObject({
   embedDim: positiveInt.describe('Width of the shared embedding'),
   quickGelu: z
     .boolean()
     .default(false)
     .describe('x·sigmoid(1.702x) as in the OpenAI weights; otherwise exact erf GELU'),
+  initLogitBias,
   vision: visionConfigSchema,
   text: textConfigSchema,
 });
@@ -52,6 +58,7 @@ const modelSchema = z.union([
     preset: z.string().optional(),
     embedDim: positiveInt.optional(),
     quickGelu: z.boolean().optional(),
+    initLogitBias,
     vision: visionOverridesSchema.optional(),
     text: textOverridesSchema.optional(),
   }),
@@ -125,12 +132,36 @@ const trainSchema = z.strictObject({
     .describe('What to do with a step whose loss or gradient is NaN or Inf'),
   nonFiniteMax: z.int().min(0).default(20).describe('Skipped steps beyond which the run stops'),
   optimizer: optimizerSchema,
-  logitScaleInit: z
-    .number()
-    .default(Math.log(1 / 0.07))
-    .describe('Natural log'),
+  logitScaleInit: z.number().optional().describe('Natural log. Default: ln(1/0.07) for clip, ln 10 for siglip'),
   logitScaleMax: z.number().default(Math.log(100)).describe('Natural log; clamped to [0, this] after each update'),
 });
+
+const lossSchema = z
+  .strictObject({
+    temperature: z.number().positive().default(0.1).describe('simclr, supcon: what similarities are divided by'),
+    viewLoss: z
+      .enum(['mean', 'sum'])
+      .default('mean')
+      .describe(
+        "simclr, supcon: mean over the 2N views as the papers write it; sum: both directions' means added, twice that, as google-research/simclr",
+      ),
+    projection: z
+      .strictObject({
+        hidden: positiveInt.optional().describe('Default: model.vision.width, as in SimCLR'),
+        width: positiveInt.default(128),
+        batchNorm: z.boolean().default(false).describe("After the first layer, over each lane's views"),
+      })
+      .prefault({})
+      .describe('simclr, supcon: the two-layer head whose output is contrasted; transfer drops it'),
+    classes: z
+      .union([z.int().min(2), z.array(z.string()).min(2)])
+      .optional()
+      .describe(
+        'supcon, supervised: how many classes, where the labels of the dataset are numbers from 0; or their names in order',
+      ),
+    labelSmoothing: z.number().min(0).lt(1).default(0).describe('supervised'),
+  })
+  .prefault({});
 
 const checkpointSchema = z
   .strictObject({
@@ -180,7 +211,11 @@ export const runConfigSchema = z
       .max(2 ** 32 - 1)
       .default(0),
     store: z.string().describe('Where the run keeps HEAD and checkpoints: file:///… or s3://bucket/prefix'),
-    objective: z.enum(['clip']).default('clip'),
+    objective: z
+      .enum(['clip', 'siglip', 'simclr', 'supcon', 'supervised'])
+      .default('clip')
+      .describe('docs/objectives.md'),
+    loss: lossSchema,
     model: modelSchema,
     data: dataSchema,
     train: trainSchema,
@@ -205,6 +240,7 @@ export const runConfigSchema = z
         message: `needs the engine torch, workers.engine is ${engine}`,
       });
     }
+    for (const problem of lossProblems(config)) context.addIssue({ code: 'custom', ...problem });
     if (config.workers.min > lanes) {
       context.addIssue({
         code: 'custom',
@@ -214,9 +250,38 @@ export const runConfigSchema = z
     }
   });
 
+/** What an objective needs and lacks, and what is set for one that does not read it. */
+function lossProblems({
+  objective,
+  loss,
+  train,
+}: {
+  objective: string;
+  loss: LossConfig;
+  train: { globalBatch: number };
+}) {
+  const problems: { path: string[]; message: string }[] = [];
+  const refuse = (path: string[], message: string) => problems.push({ path, message });
+  const labelled = objective === 'supcon' || objective === 'supervised';
+  if (labelled && loss.classes === undefined) {
+    refuse(['loss', 'classes'], `is needed by objective ${objective}: the number of classes, or their names`);
+  }
+  if (!labelled && loss.classes !== undefined) {
+    refuse(['loss', 'classes'], `is for objectives supcon and supervised, objective is ${objective}`);
+  }
+  if (loss.labelSmoothing > 0 && objective !== 'supervised') {
+    refuse(['loss', 'labelSmoothing'], `is for objective supervised, objective is ${objective}`);
+  }
+  if (objective === 'simclr' && train.globalBatch < 2) {
+    refuse(['train', 'globalBatch'], 'must be at least 2 for objective simclr, which learns from other pictures, is 1');
+  }
+  return problems;
+}
+
 export type RunConfig = z.infer<typeof runConfigSchema>;
 export type ModelConfig = z.infer<typeof modelConfigSchema>;
 export type VisionConfig = z.infer<typeof visionConfigSchema>;
 export type TextConfig = z.infer<typeof textConfigSchema>;
+export type LossConfig = z.infer<typeof lossSchema>;
 export type DataConfig = z.infer<typeof dataSchema>;
 export type OptimizerConfig = z.infer<typeof optimizerSchema>;

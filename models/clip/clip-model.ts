@@ -1,11 +1,12 @@
 import type { ModelConfig } from '../../common/config/run-config.ts';
 import { CoveyError } from '../../common/errors.ts';
-import type { Tensor, Tensor2D, Tensor4D, Variable } from '../../engine/index.ts';
+import type { Tensor, Tensor2D, Variable } from '../../engine/index.ts';
 import { l2Normalize, moduleScope, tf } from '../../engine/index.ts';
-import { imageFeatures } from './image-tower.ts';
+import { checkedPixels, imageEmbedding } from './image-tower.ts';
 import { initialValues } from './initial-values.ts';
 import { elementCount, parameterSpecs } from './parameter-shapes.ts';
 import { textBatch, textFeatures } from './text-tower.ts';
+import { type RecomputeOption, recomputedBlocks } from './transformer.ts';
 
 export interface ClipModelOptions {
   /** Of the first weights. Not used with `init: 'zeros'`. */
@@ -20,7 +21,7 @@ export interface ClipModelOptions {
    * Transformer blocks of each tower, from the first, that backward computes again instead of holding what they saved. Same bits, less memory, up
    * to a third more work. Default `none`.
    */
-  readonly recompute?: 'none' | 'blocks' | number;
+  readonly recompute?: RecomputeOption;
 }
 
 export interface Parameter {
@@ -43,7 +44,7 @@ let instances = 0;
  */
 export class ClipModel {
   readonly config: ModelConfig;
-  /** In the one stable order of gradients, checkpoints and digests; `logit_scale` is the last. */
+  /** In the one stable order of gradients, checkpoints and digests; `logit_scale` is the last but for SigLIP's `logit_bias`. */
   readonly parameters: readonly Parameter[];
   readonly #byName: ReadonlyMap<string, Parameter>;
   readonly #precision: 'fp32' | 'bf16';
@@ -53,7 +54,7 @@ export class ClipModel {
     const { seed, precision, logitScaleInit = Math.log(1 / 0.07), init = 'random', recompute = 'none' } = options;
     this.config = config;
     this.#precision = precision;
-    this.#recomputedBlocks = recompute === 'none' ? 0 : recompute === 'blocks' ? Number.POSITIVE_INFINITY : recompute;
+    this.#recomputedBlocks = recomputedBlocks(recompute);
     // tfjs keeps variables in one registry per thread, by name: two models must not collide in it.
     const instance = `clip-${instances++}`;
     this.parameters = parameterSpecs(config, logitScaleInit).map((spec) => {
@@ -80,18 +81,9 @@ export class ClipModel {
   /** Unit-length image embeddings, float32 [B,E], of normalised pixels [B,H,W,3]. */
   encodeImage(x_BHWC: Tensor): Tensor2D {
     const { vision } = this.config;
-    const [, height, width, channels] = x_BHWC.shape;
-    if (x_BHWC.rank !== 4 || height !== vision.imageSize || width !== vision.imageSize || channels !== 3) {
-      throw new CoveyError(
-        'INVALID_ARGUMENT',
-        `Cannot encode images: the model takes [batch, ${vision.imageSize}, ${vision.imageSize}, 3]: got [${x_BHWC.shape}]`,
-        { fields: { shape: x_BHWC.shape } },
-      );
-    }
+    const pixels = checkedPixels(x_BHWC, vision);
     return moduleScope('image tower', () =>
-      tf.tidy(
-        () => l2Normalize(imageFeatures(x_BHWC as Tensor4D, this.parameter, vision, this.#towerOptions())) as Tensor2D,
-      ),
+      tf.tidy(() => l2Normalize(imageEmbedding(pixels, this.parameter, vision, this.#towerOptions())) as Tensor2D),
     );
   }
 

@@ -1,10 +1,12 @@
 import type { VisionConfig } from '../../common/config/run-config.ts';
+import { CoveyError } from '../../common/errors.ts';
 import {
   addTokenAndPosition,
   layerNorm,
   linear,
   moduleScope,
   patchify,
+  type Tensor,
   type Tensor1D,
   type Tensor2D,
   type Tensor3D,
@@ -22,11 +24,24 @@ export interface TowerOptions {
   readonly recomputedBlocks: number;
 }
 
+/** The pixels, where they are in the tower's shape. @throws CoveyError INVALID_ARGUMENT */
+export function checkedPixels(x_BHWC: Tensor, { imageSize }: VisionConfig): Tensor4D {
+  const [, height, width, channels] = x_BHWC.shape;
+  if (x_BHWC.rank !== 4 || height !== imageSize || width !== imageSize || channels !== 3) {
+    throw new CoveyError(
+      'INVALID_ARGUMENT',
+      `Cannot encode images: the model takes [batch, ${imageSize}, ${imageSize}, 3]: got [${x_BHWC.shape}]`,
+      { fields: { shape: x_BHWC.shape } },
+    );
+  }
+  return x_BHWC as Tensor4D;
+}
+
 /**
  * Vision transformer (Dosovitskiy et al. 2021) as open_clip's `VisionTransformer` with `tok` pooling: patches without bias, class token,
- * learnt positions, ln_pre, blocks, ln_post on the class token, projection.
+ * learnt positions, ln_pre, blocks, ln_post on the class token.
  * @param x_BHWC normalised pixels
- * @returns float32 [B,E], not normalised
+ * @returns float32 [B,D]
  */
 export function imageFeatures(
   x_BHWC: Tensor4D,
@@ -57,13 +72,23 @@ export function imageFeatures(
     recomputedBlocks,
     pooledToken: 0,
   });
-  const normed = moduleScope('ln_post', () =>
+  return moduleScope('ln_post', () =>
     layerNorm(
       toFloat32(pooled_BD),
       parameter('visual.ln_post.weight'),
       parameter('visual.ln_post.bias'),
       LAYER_NORM_EPS,
     ),
-  );
-  return moduleScope('projection', () => tf.matMul(normed as Tensor2D, parameter<Tensor2D>('visual.proj')));
+  ) as Tensor2D;
+}
+
+/** What CLIP takes of the tower: its features projected to the shared space. @returns float32 [B,E], not normalised */
+export function imageEmbedding(
+  x_BHWC: Tensor4D,
+  parameter: ParameterLookup,
+  config: VisionConfig,
+  options: TowerOptions,
+): Tensor2D {
+  const normed_BD = imageFeatures(x_BHWC, parameter, config, options);
+  return moduleScope('projection', () => tf.matMul(normed_BD, parameter<Tensor2D>('visual.proj')));
 }

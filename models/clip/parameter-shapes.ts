@@ -1,4 +1,4 @@
-import type { ModelConfig } from '../../common/config/run-config.ts';
+import type { ModelConfig, VisionConfig } from '../../common/config/run-config.ts';
 
 /** How a parameter starts. `normal`: N(0, std²). `uniform`: U(−bound, bound). */
 export type Initial =
@@ -72,7 +72,8 @@ function blockSpecs(prefix: string, width: number, hidden: number, init: BlockIn
   ];
 }
 
-function imageSpecs({ vision, embedDim }: ModelConfig): ParameterSpec[] {
+/** The image tower up to `ln_post`: a ViT that ends in its class token, [width]. */
+export function backboneSpecs(vision: VisionConfig): ParameterSpec[] {
   const { width, layers, patchSize, imageSize, mlpRatio } = vision;
   const patches = (imageSize / patchSize) ** 2;
   const scaled = normal(width ** -0.5);
@@ -82,7 +83,6 @@ function imageSpecs({ vision, embedDim }: ModelConfig): ParameterSpec[] {
   return [
     { name: 'visual.class_embedding', shape: [width], initial: scaled },
     { name: 'visual.positional_embedding', shape: [patches + 1, width], initial: scaled },
-    { name: 'visual.proj', shape: [width, embedDim], initial: scaled },
     {
       name: 'visual.conv1.weight',
       shape: [width, 3, patchSize, patchSize],
@@ -92,6 +92,13 @@ function imageSpecs({ vision, embedDim }: ModelConfig): ParameterSpec[] {
     ...blocks.flat(),
     ...layerNormSpecs('visual.ln_post', width),
   ];
+}
+
+/** With the projection in open_clip's place: after the embeddings. */
+function imageSpecs({ vision, embedDim }: ModelConfig): ParameterSpec[] {
+  const [classEmbedding, positions, ...rest] = backboneSpecs(vision);
+  const proj = { name: 'visual.proj', shape: [vision.width, embedDim], initial: normal(vision.width ** -0.5) };
+  return [classEmbedding!, positions!, proj, ...rest];
 }
 
 function textSpecs({ text, embedDim }: ModelConfig): ParameterSpec[] {
@@ -118,6 +125,9 @@ export function parameterSpecs(config: ModelConfig, logitScaleInit: number): Par
     ...imageSpecs(config),
     ...textSpecs(config),
     { name: 'logit_scale', shape: [], initial: constant(logitScaleInit) },
+    ...(config.initLogitBias === undefined
+      ? []
+      : [{ name: 'logit_bias', shape: [], initial: constant(config.initLogitBias) }]),
   ];
 }
 

@@ -1,4 +1,4 @@
-import type { ModelConfig } from '../../common/config/run-config.ts';
+import type { ModelConfig, VisionConfig } from '../../common/config/run-config.ts';
 
 /** What one lane of a training step has to compute. */
 export interface LaneShape {
@@ -36,22 +36,28 @@ interface BlockShape {
  */
 export function laneFlops(model: ModelConfig, { samples, textTokens, globalBatch }: LaneShape): StepFlops {
   const { vision, text, embedDim } = model;
-  const patches = (vision.imageSize / vision.patchSize) ** 2;
-  const patchEmbedding = product(samples * patches, 3 * vision.patchSize ** 2, vision.width);
-  const image =
-    samples * blocksFlops({ ...vision, tokens: patches + 1, causal: false }) + product(samples, vision.width, embedDim);
+  const backbone = backboneFlops(vision, samples);
+  const projection = product(samples, vision.width, embedDim);
   const textForward =
     samples * blocksFlops({ ...text, tokens: textTokens, causal: true }) + product(samples, text.width, embedDim);
   // Per side: logits for the log-sum-exps, logits again for the weights, and the weighted sum of the other side's rows.
   const loss = 2 * 3 * product(samples, embedDim, globalBatch);
   const parts = {
-    imageForward: patchEmbedding + image,
-    imageBackward: patchEmbedding + 2 * image,
+    imageForward: backbone.forward + projection,
+    imageBackward: backbone.backward + 2 * projection,
     textForward,
     textBackward: 2 * textForward,
     loss,
   };
   return { ...parts, total: Object.values(parts).reduce((sum, flops) => sum + flops, 0) };
+}
+
+/** The products of the image tower up to its class token, for so many pictures. */
+export function backboneFlops(vision: VisionConfig, pictures: number): { forward: number; backward: number } {
+  const patches = (vision.imageSize / vision.patchSize) ** 2;
+  const patchEmbedding = product(pictures * patches, 3 * vision.patchSize ** 2, vision.width);
+  const blocks = pictures * blocksFlops({ ...vision, tokens: patches + 1, causal: false });
+  return { forward: patchEmbedding + blocks, backward: patchEmbedding + 2 * blocks };
 }
 
 /** One item through all blocks. */

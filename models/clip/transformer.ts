@@ -22,6 +22,13 @@ import {
 /** LayerNorm epsilon of every CLIP model (SigLIP's 1e-6 is not built). */
 export const LAYER_NORM_EPS = 1e-5;
 
+/** Transformer blocks of each tower, from the first, that backward computes again instead of holding what they saved. */
+export type RecomputeOption = 'none' | 'blocks' | number;
+
+export function recomputedBlocks(recompute: RecomputeOption): number {
+  return recompute === 'none' ? 0 : recompute === 'blocks' ? Number.POSITIVE_INFINITY : recompute;
+}
+
 /** Finds a parameter by open_clip key; throws where there is none. */
 export type ParameterLookup = <T extends Tensor>(name: string) => T;
 

@@ -1,5 +1,6 @@
 import path from 'node:path';
 import { z } from 'zod';
+import { CoveyError } from '../../common/errors.ts';
 import { parameterShapes } from '../clip/parameter-shapes.ts';
 import { resolveModelConfig } from '../model-config.ts';
 import { fromHuggingFace, toHuggingFace } from './hugging-face-keys.ts';
@@ -15,8 +16,15 @@ const LAYER_NORM_EPS = 1e-5;
 /**
  * Writes a folder that `CLIPModel.from_pretrained(DIR)`, `CLIPProcessor.from_pretrained(DIR)` and transformers.js's tokenizer load.
  * @returns the paths written
+ * @throws CoveyError UNSUPPORTED for a model with a logit bias (SigLIP)
  */
 export async function exportHf(dir: string, model: ExportedModel): Promise<string[]> {
+  if (model.config.initLogitBias !== undefined) {
+    throw new CoveyError(
+      'UNSUPPORTED',
+      'Cannot export to transformers: its CLIPModel has no logit bias, this model has one; export to open_clip',
+    );
+  }
   const weights = writeSafetensors(toHuggingFace(shapedWeights(model.config, model.weights)));
   const pretty = (value: unknown) => `${JSON.stringify(value, null, 2)}\n`;
   return writeFiles(dir, {

@@ -41,6 +41,7 @@ export function openClipConfig({ config, preprocess, tokenizer }: Omit<ExportedM
     model_cfg: {
       embed_dim: config.embedDim,
       quick_gelu: config.quickGelu,
+      ...(config.initLogitBias === undefined ? {} : { init_logit_bias: config.initLogitBias }),
       vision_cfg: {
         image_size: vision.imageSize,
         layers: vision.layers,
@@ -78,6 +79,7 @@ const configSchema = z.object({
   model_cfg: z.strictObject({
     embed_dim: z.int(),
     quick_gelu: z.boolean().default(false),
+    init_logit_bias: z.number().optional(),
     vision_cfg: z.strictObject({
       image_size: z.int(),
       layers: z.int(),
@@ -105,10 +107,11 @@ const configSchema = z.object({
  */
 export async function importOpenClip(dir: string): Promise<ImportedModel> {
   const parsed = parseConfig(configSchema, await readModelFile(dir, CONFIG_FILE), path.join(dir, CONFIG_FILE));
-  const { embed_dim, quick_gelu, vision_cfg, text_cfg } = parsed.model_cfg;
+  const { embed_dim, quick_gelu, init_logit_bias, vision_cfg, text_cfg } = parsed.model_cfg;
   const config = resolveModelConfig({
     embedDim: embed_dim,
     quickGelu: quick_gelu,
+    initLogitBias: init_logit_bias,
     vision: {
       imageSize: vision_cfg.image_size,
       patchSize: vision_cfg.patch_size,

@@ -225,6 +225,17 @@ describe('commands without a coordinator', { timeout: 60_000 }, () => {
     expect(JSON.parse(planned.stdout)).toMatchObject({ samples: 2, steps: 10, laneBatch: 4 });
   });
 
+  it('refuses to launch an objective on a model or a dataset that lacks what it learns from', async () => {
+    const data = ['--set', 'data.manifest=data/manifest.json'];
+    const siglip = await run('launch', 'run.yaml', '--detach', ...data, '--set', 'objective=siglip');
+    expect(siglip.code).toBe(3);
+    expect(siglip.stderr).toContain('model.initLogitBias is needed by objective siglip');
+    const labelled = ['--set', 'objective=supcon', '--set', 'loss.classes=2'];
+    const supcon = await run('launch', 'run.yaml', '--detach', ...data, ...labelled);
+    expect(supcon.code).toBe(3);
+    expect(supcon.stderr).toContain('the dataset has no labels');
+  });
+
   it('exits 5 where nats-server is missing, and names the package', async () => {
     const { code, stderr } = await covey(['up', '--workers', '0', '--port', '0', '--http-port', '0'], {
       cwd: folder,

@@ -2,7 +2,7 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import { type AugmentConfig, augmentSchema } from '../../common/config/augment-config.ts';
 import type { Dataset } from '../../worker/data/dataset.ts';
 import { evalBatches } from '../../worker/data/eval-loader.ts';
-import { LaneLoader, type LaneLoaderOptions } from '../../worker/data/lane-loader.ts';
+import { type LaneBuffers, LaneLoader, type LaneLoaderOptions } from '../../worker/data/lane-loader.ts';
 import { createPlan } from '../../worker/data/plan.ts';
 import { Prefetcher } from '../../worker/data/prefetcher.ts';
 import { ShardCache } from '../../worker/data/shard-cache.ts';
@@ -66,11 +66,12 @@ async function withLoader<T>(
   }
 }
 
-function buffers(loader: LaneLoader): { pixels: Uint8Array; tokens: Int32Array } {
-  const { pixelBytes, tokenCount } = loader.geometry;
+function buffers(loader: LaneLoader): LaneBuffers {
+  const { pixelBytes, tokenCount, labelCount } = loader.geometry;
   return {
     pixels: new Uint8Array(new SharedArrayBuffer(pixelBytes)),
     tokens: new Int32Array(new SharedArrayBuffer(4 * tokenCount)),
+    labels: new Int32Array(new SharedArrayBuffer(4 * labelCount)),
   };
 }
 
@@ -170,9 +171,8 @@ describe('LaneLoader', () => {
 
   it('refuses buffers of the wrong size and stops at the signal', async () => {
     await withLoader({}, async (loader) => {
-      await expect(loader.load(0, 0, { pixels: new Uint8Array(3), tokens: new Int32Array(3) })).rejects.toMatchObject({
-        code: 'INVALID_ARGUMENT',
-      });
+      const wrong = { ...buffers(loader), tokens: new Int32Array(3) };
+      await expect(loader.load(0, 0, wrong)).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
       await expect(loader.load(0, 0, buffers(loader), AbortSignal.abort())).rejects.toMatchObject({
         code: 'CANCELLED',
       });
@@ -220,7 +220,11 @@ describe('Prefetcher', () => {
   });
 
   it('ends a waiting take at a seek, refuses what is not ahead, and passes a failure on', async () => {
-    const slots = [0, 1].map(() => ({ pixels: new Uint8Array(1), tokens: new Int32Array(1) }));
+    const slots = [0, 1].map(() => ({
+      pixels: new Uint8Array(1),
+      tokens: new Int32Array(1),
+      labels: new Int32Array(0),
+    }));
     const loader = {
       load: (step: number, lane: number, _into: unknown, signal?: AbortSignal) =>
         new Promise<never>((_, reject) => {

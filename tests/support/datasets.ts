@@ -68,16 +68,21 @@ async function* once(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
 /** Puts shards of samples (tar, index, manifest) into a store and opens the dataset. `image` may be broken bytes. */
 export async function makeDataset(
   store: ObjectStore,
-  shards: readonly (readonly { readonly image: Uint8Array; readonly caption: string }[])[],
+  shards: readonly (readonly {
+    readonly image: Uint8Array;
+    readonly caption: string;
+    readonly label?: number | string;
+  }[])[],
 ): Promise<Dataset> {
   const entries: ShardEntry[] = [];
   for (const [number, samples] of shards.entries()) {
     const tar = tarOf(
       samples.flatMap(
-        ({ image, caption }, i) =>
+        ({ image, caption, label }, i) =>
           [
             [`${i}.png`, image],
             [`${i}.txt`, caption],
+            ...(label === undefined ? [] : [[`${i}.cls`, String(label)] as const]),
           ] as const,
       ),
     );

@@ -3,6 +3,7 @@ import type { ModelConfig } from '../../common/config/run-config.ts';
 import { RandomStream } from '../../common/random.ts';
 import { type Engine, loadEngine, pixelsToTensor, recordForward, tf } from '../../engine/index.ts';
 import { ClipModel } from '../../models/clip/clip-model.ts';
+import { ClipObjective } from '../../worker/objectives/clip.ts';
 import { SoloCollectives } from '../../worker/train/blocking-collectives.ts';
 import { type LaneInput, LaneTrainer } from '../../worker/train/lane-trainer.ts';
 import { StateView, stateBytes } from '../../worker/train/state-layout.ts';
@@ -54,17 +55,15 @@ describe.each(['cpu', 'auto'] as const)('LaneTrainer on engine %s', (name) => {
         globalBatch: GLOBAL_BATCH,
         laneCount: lanes,
         imageSide: 16,
-        embedDim: 16,
         mean: [...MEAN],
         std: [...STD],
         precision,
         gradClipNorm: undefined,
         nonFinite: 'skip',
-        logitScaleMax: Math.log(100),
         optimizer: { beta1: 0.9, beta2: 0.98, eps: 1e-6 },
         weightDecays: model.parameters.map(() => 0.1),
       },
-      { engine, model },
+      { engine, model, objective: new ClipObjective({ logitScaleMax: Math.log(100) }, { engine, model }) },
     );
     made.holdLanes(0, lanes);
     const solo = new SoloCollectives(lanes, (target, source) => engine.addVectors(target, source));

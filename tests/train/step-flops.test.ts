@@ -32,6 +32,7 @@ describe('the operations of a worker’s lanes', () => {
     const reply = {
       loss: 1,
       logitScale: 14,
+      metrics: {},
       gradNorm: 1,
       skipped: false,
       phaseSeconds: { forward: 0.1 },

@@ -8,6 +8,7 @@ import { TrainTransform } from '../../models/preprocess/train-transform.ts';
 import type { ViewIdentity } from '../../models/preprocess/view-identity.ts';
 import type { Tokenizer } from '../../models/tokenizer/tokenizer.ts';
 import type { Dataset, LocatedSample } from './dataset.ts';
+import { type Classes, LabelIndex } from './label-index.ts';
 import type { Plan } from './plan.ts';
 import { DecodedCache, readImageBytes } from './sample-source.ts';
 import type { ShardCache } from './shard-cache.ts';
@@ -23,6 +24,12 @@ export interface LaneLoaderOptions {
   /** `side` 0: from the file each time. Otherwise decoded once to side×side, kept in at most `bytesMax`. */
   readonly decoded: { readonly side: number; readonly bytesMax: number };
   readonly pixelsMax: number;
+  /** Augmented pictures per sample, each with randomness of its own. Default 1. */
+  readonly views?: number;
+  /** False: no captions, `tokens` are empty. Default true. */
+  readonly captions?: boolean;
+  /** Where labels are wanted: the classes they are looked up in. */
+  readonly classes?: Classes | undefined;
   /** Pictures in the making at once, over all lanes. Default 4, the size of libuv's pool. */
   readonly concurrency?: number;
 }
@@ -30,7 +37,8 @@ export interface LaneLoaderOptions {
 export interface LaneLoaderModules {
   readonly dataset: Dataset;
   readonly cache: ShardCache;
-  readonly tokenizer: Tokenizer;
+  /** Not used without captions. */
+  readonly tokenizer: Tokenizer | null;
   readonly logger: Logger;
   readonly metrics?: LaneLoaderMetrics | null;
 }
@@ -42,10 +50,12 @@ export interface LaneLoaderMetrics {
 
 /** Where a lane's batch goes; may lie in shared memory. */
 export interface LaneBuffers {
-  /** uint8 RGB, [laneBatch, imageSide, imageSide, 3]. */
+  /** uint8 RGB, [views, laneBatch, imageSide, imageSide, 3]. */
   readonly pixels: Uint8Array;
-  /** [laneBatch, contextLength]. */
+  /** [laneBatch, contextLength]; empty without captions. */
   readonly tokens: Int32Array;
+  /** Class indices, [laneBatch]; empty without labels. */
+  readonly labels: Int32Array;
 }
 
 export interface ReplacedSample {
@@ -74,7 +84,9 @@ export class LaneLoader {
   readonly options: LaneLoaderOptions;
   readonly #dataset: Dataset;
   readonly #cache: ShardCache;
-  readonly #tokenizer: Tokenizer;
+  readonly #tokenizer: Tokenizer | null;
+  readonly #views: number;
+  readonly #labels: LabelIndex | undefined;
   readonly #logger: Logger;
   readonly #metrics: LaneLoaderMetrics | null;
   readonly #transform: TrainTransform;
@@ -88,7 +100,10 @@ export class LaneLoader {
     this.options = options;
     this.#dataset = modules.dataset;
     this.#cache = modules.cache;
-    this.#tokenizer = modules.tokenizer;
+    const { views = 1, captions = true, classes } = options;
+    this.#views = views;
+    this.#tokenizer = captions ? modules.tokenizer : null;
+    this.#labels = classes === undefined ? undefined : new LabelIndex(classes);
     this.#logger = modules.logger;
     this.#metrics = modules.metrics ?? null;
     const { plan, decoded } = options;
@@ -104,11 +119,12 @@ export class LaneLoader {
   }
 
   /** Sizes of the buffers that `load` fills. */
-  get geometry(): { readonly pixelBytes: number; readonly tokenCount: number } {
+  get geometry(): { readonly pixelBytes: number; readonly tokenCount: number; readonly labelCount: number } {
     const { plan, imageSide } = this.options;
     return {
-      pixelBytes: plan.laneBatch * imageSide ** 2 * 3,
-      tokenCount: plan.laneBatch * this.#tokenizer.contextLength,
+      pixelBytes: this.#views * plan.laneBatch * imageSide ** 2 * 3,
+      tokenCount: plan.laneBatch * (this.#tokenizer?.contextLength ?? 0),
+      labelCount: this.#labels === undefined ? 0 : plan.laneBatch,
     };
   }
 
@@ -121,14 +137,16 @@ export class LaneLoader {
     this.#checkBuffers(into);
     const { epoch, sampleIndices } = this.options.plan.laneSamples(step, lane);
     const imageBytes = this.options.imageSide ** 2 * 3;
-    const { contextLength } = this.#tokenizer;
     const replaced: ReplacedSample[] = [];
     const tasks = Array.from(sampleIndices, (sampleIndex, row) => {
-      const pixels = into.pixels.subarray(row * imageBytes, (row + 1) * imageBytes);
+      const views = Array.from({ length: this.#views }, (_, view) => {
+        const begin = (view * this.options.plan.laneBatch + row) * imageBytes;
+        return into.pixels.subarray(begin, begin + imageBytes);
+      });
       return this.#limit(async () => {
         throwIfAborted(signal);
-        const { located, replacement } = await this.#fillOrReplace(epoch, sampleIndex, pixels, signal);
-        into.tokens.set(this.#encode(this.#caption(located, epoch)), row * contextLength);
+        const { located, replacement } = await this.#fillOrReplace(epoch, sampleIndex, views, signal);
+        this.#describe(located, epoch, row, into);
         if (replacement !== undefined) replaced.push(replacement);
         return located.sampleId;
       });
@@ -143,19 +161,29 @@ export class LaneLoader {
     return { step, lane, epoch, sampleIds, replaced };
   }
 
+  /** Caption and label of a sample that was not refused. */
+  #describe(located: LocatedSample, epoch: number, row: number, into: LaneBuffers): void {
+    const tokenizer = this.#tokenizer;
+    if (tokenizer !== null) {
+      into.tokens.set(this.#encode(tokenizer, this.#caption(located, epoch)), row * tokenizer.contextLength);
+    }
+    const label = this.#labels?.indexOf(located.record);
+    if (typeof label === 'number') into.labels[row] = label;
+  }
+
   async #fillOrReplace(
     epoch: number,
     sampleIndex: number,
-    pixels: Uint8Array,
+    views: readonly Uint8Array[],
     signal: AbortSignal | undefined,
   ): Promise<{ readonly located: LocatedSample; readonly replacement?: ReplacedSample }> {
     const wanted = await this.#dataset.locate(sampleIndex, signal);
-    const reason = await this.#fill(epoch, wanted, pixels, signal);
+    const reason = await this.#fill(epoch, wanted, views, signal);
     if (reason === undefined) return { located: wanted };
     const draws = new RandomStream('replace', this.options.plan.seed, epoch, sampleIndex);
     for (let draw = 0; draw < REPLACEMENTS_MAX; draw++) {
       const candidate = await this.#dataset.locate(draws.integer(this.#dataset.sampleCount), signal);
-      if ((await this.#fill(epoch, candidate, pixels, signal)) === undefined) {
+      if ((await this.#fill(epoch, candidate, views, signal)) === undefined) {
         const replacement = { sampleId: wanted.sampleId, reason, replacedBy: candidate.sampleId };
         return { located: candidate, replacement };
       }
@@ -169,29 +197,33 @@ export class LaneLoader {
     );
   }
 
-  /** Writes the augmented picture; returns the reason where the sample is broken. Throws where its shard cannot be read. */
+  /** Writes every view of a sample; returns the reason where it is broken. Throws where its shard cannot be read. */
   async #fill(
     epoch: number,
     located: LocatedSample,
-    pixels: Uint8Array,
+    views: readonly Uint8Array[],
     signal: AbortSignal | undefined,
   ): Promise<string | undefined> {
     const { sampleIndex } = located;
     const known = this.#bad.get(sampleIndex);
     if (known !== undefined) return known;
-    const identity: ViewIdentity = { epoch, sampleIndex, view: 0 };
+    const label = this.#labels?.indexOf(located.record);
+    if (typeof label === 'string') return this.#note(located, label, 'its label is not one of loss.classes');
+    const identity = (view: number): ViewIdentity => ({ epoch, sampleIndex, view });
+    const fromDecoded = (decoded: Uint8Array) => {
+      for (const [view, pixels] of views.entries()) this.#transform.fromDecoded(decoded, identity(view), pixels);
+    };
     const kept = this.#decoded?.peek(sampleIndex);
     if (kept !== undefined) {
-      this.#transform.fromDecoded(kept, identity, pixels);
+      fromDecoded(kept);
       return undefined;
     }
     const bytes = await readImageBytes(this.#cache, located, signal);
     try {
       if (this.#decoded === undefined) {
-        await this.#transform.fromFile(bytes, identity, pixels);
+        for (const [view, pixels] of views.entries()) await this.#transform.fromFile(bytes, identity(view), pixels);
       } else {
-        const decoded = await this.#decoded.get(sampleIndex, () => this.#transform.decode(bytes));
-        this.#transform.fromDecoded(decoded, identity, pixels);
+        fromDecoded(await this.#decoded.get(sampleIndex, () => this.#transform.decode(bytes)));
       }
       return undefined;
     } catch (thrown) {
@@ -201,11 +233,15 @@ export class LaneLoader {
 
   #remember(located: LocatedSample, thrown: unknown): string {
     if (!CoveyError.is(thrown, 'DATA_CORRUPT') || typeof thrown.fields['reason'] !== 'string') throw thrown;
-    const reason = thrown.fields['reason'];
+    return this.#note(located, thrown.fields['reason'], thrown.message);
+  }
+
+  /** Counts and names a broken sample the first time it is met. */
+  #note(located: LocatedSample, reason: string, detail: string): string {
     if (!this.#bad.has(located.sampleIndex)) {
       this.#bad.set(located.sampleIndex, reason);
       this.#metrics?.sampleBad(reason);
-      this.#logger.warn({ sampleId: located.sampleId, reason, detail: thrown.message }, 'broken sample replaced');
+      this.#logger.warn({ sampleId: located.sampleId, reason, detail }, 'broken sample replaced');
     }
     return reason;
   }
@@ -217,21 +253,22 @@ export class LaneLoader {
     return captions[draw.integer(captions.length)]!;
   }
 
-  #encode(caption: string): Int32Array {
+  #encode(tokenizer: Tokenizer, caption: string): Int32Array {
     let tokens = this.#tokens.get(caption);
     if (tokens === undefined) {
-      tokens = this.#tokenizer.encode(caption);
+      tokens = tokenizer.encode(caption);
       this.#tokens.set(caption, tokens);
     }
     return tokens;
   }
 
   #checkBuffers(into: LaneBuffers): void {
-    const { pixelBytes, tokenCount } = this.geometry;
-    if (into.pixels.length === pixelBytes && into.tokens.length === tokenCount) return;
+    const { pixelBytes, tokenCount, labelCount } = this.geometry;
+    const { pixels, tokens, labels } = into;
+    if (pixels.length === pixelBytes && tokens.length === tokenCount && labels.length === labelCount) return;
     throw new CoveyError(
       'INVALID_ARGUMENT',
-      `Cannot load a lane: buffers hold ${into.pixels.length} bytes and ${into.tokens.length} tokens, a lane has ${pixelBytes} and ${tokenCount}`,
+      `Cannot load a lane: buffers hold ${pixels.length} bytes, ${tokens.length} tokens and ${labels.length} labels, a lane has ${pixelBytes}, ${tokenCount} and ${labelCount}`,
     );
   }
 }

@@ -1,4 +1,9 @@
-import { type Engine, type Tensor2D, tf } from '../../engine/index.ts';
+import { type Engine, type Tensor, type Tensor1D, type Tensor2D, tf } from '../../engine/index.ts';
+import type { ClipModel } from '../../models/clip/clip-model.ts';
+import { embeddingsOf, encodePairs, type GlobalEmbeddings, towerOutputs } from './image-text.ts';
+import type { EncoderInput, GlobalBatch, Lane, LaneGradients, Objective } from './objective.ts';
+import { OBJECTIVE_INPUTS } from './objective-inputs.ts';
+import { addTile, hostSum, logSumExpOfTiles, type RowRange, rowsOf, tilesOf } from './tiles.ts';
 
 /**
  * CLIP's symmetric cross entropy over the whole global batch (Radford et al. 2021, Figure 3), computed for one lane's rows only,
@@ -8,20 +13,6 @@ import { type Engine, type Tensor2D, tf } from '../../engine/index.ts';
  * With L = s·I·Tᵀ, s = exp(logit scale): loss = Σ_i [(lse_row_i + lse_col_i)/2 − L_ii] / N. All sums here are over rows, *not*
  * yet divided by N: the trainer divides once, after the reduction over lanes.
  */
-
-/** Columns handled at once. Fixed, so that the order of additions depends on N alone. */
-const TILE_COLUMNS = 4096;
-
-export interface GlobalEmbeddings {
-  /** All lanes' rows in lane order, L2-normalised, float32. */
-  readonly image_ND: Tensor2D;
-  readonly text_ND: Tensor2D;
-}
-
-export interface LaneRows {
-  readonly begin: number;
-  readonly count: number;
-}
 
 export interface ClipLaneResult {
   /** Gradients of the summed loss with respect to this lane's embeddings. The caller disposes them. */
@@ -33,26 +24,10 @@ export interface ClipLaneResult {
   readonly dLogitScaleSum: number;
 }
 
-function rowsOf(x_ND: Tensor2D, rows: LaneRows): Tensor2D {
-  return tf.slice(x_ND, [rows.begin, 0], [rows.count, x_ND.shape[1]]);
-}
-
-function tilesOf(count: number): { begin: number; count: number }[] {
-  const tiles = [];
-  for (let begin = 0; begin < count; begin += TILE_COLUMNS)
-    tiles.push({ begin, count: Math.min(TILE_COLUMNS, count - begin) });
-  return tiles;
-}
-
-/** Log-sum-exp of s·query·keysᵀ over all keys, per query row: [R]. Tiles are merged in order, each shifted by its maximum. */
+/** Log-sum-exp of s·query·keysᵀ over all keys, per query row: [R]. */
 function logSumExpRows(query_RD: Tensor2D, keys_ND: Tensor2D, scale: number): tf.Tensor1D {
   const scaled_RD = tf.mul(query_RD, scale) as Tensor2D;
-  let merged: tf.Tensor1D | undefined;
-  for (const tile of tilesOf(keys_ND.shape[0])) {
-    const tile_R = tf.logSumExp(tf.matMul(scaled_RD, rowsOf(keys_ND, tile), false, true), 1) as tf.Tensor1D;
-    merged = merged === undefined ? tile_R : (tf.logSumExp(tf.stack([merged, tile_R]), 0) as tf.Tensor1D);
-  }
-  return merged!;
+  return logSumExpOfTiles(keys_ND.shape[0], (tile) => tf.matMul(scaled_RD, rowsOf(keys_ND, tile), false, true));
 }
 
 /**
@@ -62,7 +37,7 @@ function logSumExpRows(query_RD: Tensor2D, keys_ND: Tensor2D, scale: number): tf
 export function clipLogSumExps(
   engine: Engine,
   all: GlobalEmbeddings,
-  rows: LaneRows,
+  rows: RowRange,
   scale: number,
   out: Float32Array,
 ): void {
@@ -94,19 +69,10 @@ function weightedKeys(side: Side, scale: number): { sum_RD: Tensor2D; logits_R: 
     const weights_RC = tf.mul(tf.add(overKeys_RC, overQueries_RC), 0.5) as Tensor2D;
     const tileSum_RD = tf.matMul(weights_RC, keys_CD) as Tensor2D;
     const tileLogits_R = tf.sum(tf.mul(weights_RC, logits_RC), 1) as tf.Tensor1D;
-    sum_RD = sum_RD === undefined ? tileSum_RD : tf.add<Tensor2D>(sum_RD, tileSum_RD);
-    logits_R = logits_R === undefined ? tileLogits_R : (tf.add(logits_R, tileLogits_R) as tf.Tensor1D);
+    sum_RD = addTile(sum_RD, tileSum_RD);
+    logits_R = addTile(logits_R, tileLogits_R);
   }
   return { sum_RD: sum_RD as Tensor2D, logits_R: logits_R as tf.Tensor1D };
-}
-
-/** Host sum in fp64 and row order: its bits do not depend on threads. */
-function hostSum(engine: Engine, x_R: tf.Tensor1D): number {
-  const values = new Float32Array(x_R.shape[0]);
-  engine.readInto(x_R, values);
-  let sum = 0;
-  for (const value of values) sum += value;
-  return sum;
 }
 
 /**
@@ -119,7 +85,7 @@ export function clipLaneGradients(
   engine: Engine,
   all: GlobalEmbeddings,
   lse: { readonly imageLse_N: tf.Tensor1D; readonly textLse_N: tf.Tensor1D },
-  rows: LaneRows,
+  rows: RowRange,
   scale: number,
 ): ClipLaneResult {
   let lossSum = 0;
@@ -147,4 +113,56 @@ export function clipLaneGradients(
     ];
   });
   return { dImage_RD: dImage_RD!, dText_RD: dText_RD!, lossSum, dLogitScaleSum };
+}
+
+/** CLIP behind the seam: pictures and captions, one learnt scalar, two log-sum-exps per sample exchanged. */
+export class ClipObjective implements Objective {
+  readonly inputs = OBJECTIVE_INPUTS.clip;
+  readonly outputs: Objective['outputs'];
+  readonly exchanged = [
+    { name: 'imageLse', perSample: 1, width: 1 },
+    { name: 'textLse', perSample: 1, width: 1 },
+  ];
+  readonly scalars: Objective['scalars'];
+  readonly metrics = [];
+  readonly #engine: Engine;
+  readonly #model: ClipModel;
+
+  /** @param options.logitScaleMax natural log; the scale is held in [0, this] (Radford et al. 2021 §2.5; without it a run ends in NaN) */
+  constructor(
+    options: { readonly logitScaleMax: number },
+    modules: { readonly engine: Engine; readonly model: ClipModel },
+  ) {
+    this.#engine = modules.engine;
+    this.#model = modules.model;
+    this.outputs = towerOutputs(modules.model);
+    this.scalars = [{ name: 'logit_scale', min: 0, max: options.logitScaleMax }];
+  }
+
+  encode(input: EncoderInput): Tensor[] {
+    return encodePairs(this.#model, input);
+  }
+
+  exchange(batch: GlobalBatch, { samples }: Lane, [imageLse, textLse]: readonly Float32Array[]): void {
+    const both = new Float32Array(2 * samples.count);
+    clipLogSumExps(this.#engine, embeddingsOf(batch), samples, this.similarityScale(batch.scalars), both);
+    imageLse!.set(both.subarray(0, samples.count));
+    textLse!.set(both.subarray(samples.count));
+  }
+
+  laneGradients(batch: GlobalBatch, { samples }: Lane, [imageLse_N, textLse_N]: readonly Tensor1D[]): LaneGradients {
+    const lse = { imageLse_N: imageLse_N!, textLse_N: textLse_N! };
+    const scale = this.similarityScale(batch.scalars);
+    const result = clipLaneGradients(this.#engine, embeddingsOf(batch), lse, samples, scale);
+    return {
+      dOutputs: [result.dImage_RD, result.dText_RD],
+      lossSum: result.lossSum,
+      dScalars: [result.dLogitScaleSum],
+      metricSums: [],
+    };
+  }
+
+  similarityScale([logScale]: readonly number[]): number {
+    return Math.exp(logScale!);
+  }
 }

@@ -30,6 +30,7 @@ export interface LaneSlot {
   readonly lane: number;
   readonly pixels: Uint8Array;
   readonly tokens: Int32Array;
+  readonly labels: Int32Array;
 }
 
 export type ComputeRequest =

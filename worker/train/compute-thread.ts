@@ -9,9 +9,9 @@ import {
   onHotFallback,
   tensorDebugger,
 } from '../../engine/index.ts';
-import type { ClipModel } from '../../models/clip/clip-model.ts';
 import { learningRate } from '../../models/schedule.ts';
 import { SyncCollectives } from '../collectives/sync-collectives.ts';
+import type { TrainedModel } from '../objectives/objective.ts';
 import type { BlockingCollectives } from './blocking-collectives.ts';
 import { SoloCollectives } from './blocking-collectives.ts';
 import {
@@ -24,7 +24,7 @@ import {
 import type { LaneTrainer, StepResult } from './lane-trainer.ts';
 import { newTrainer } from './new-trainer.ts';
 import { StateView } from './state-layout.ts';
-import { lanesFlops } from './step-flops.ts';
+import { stepFlops } from './step-flops.ts';
 import { TensorWatch } from './tensor-watch.ts';
 
 /** The compute thread of a worker: synchronous tfjs, driven by messages, blind to time and network. */
@@ -32,7 +32,7 @@ class ComputeThread {
   readonly #setup: ComputeSetup;
   readonly #engine: Engine;
   readonly #collectives: BlockingCollectives;
-  #model: ClipModel | undefined;
+  #model: TrainedModel | undefined;
   #trainer: LaneTrainer | undefined;
   #watch: TensorWatch | undefined;
   /** Step the weights are ready for. */
@@ -128,7 +128,7 @@ class ComputeThread {
       stepSeconds: (performance.now() - started) / 1000,
       engineMemory,
       tensorGrowth: this.#watch?.after(engineMemory.tensors) ?? null,
-      modelFlops: lanesFlops(this.#setup.model, this.#setup.config.train.globalBatch, request.lanes).total,
+      modelFlops: stepFlops(this.#setup.config, this.#setup.model, request.lanes),
       engineFallback: { uses: fallbackUses(), newlyHot: this.#newlyHot.splice(0) },
     };
   }

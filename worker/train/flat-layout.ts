@@ -8,9 +8,6 @@ export interface FlatSlot {
   readonly length: number;
 }
 
-/** Scalars that ride behind the gradients, each a sum over samples. */
-export const EXTRA_NAMES = ['lossSum'] as const;
-
 export interface Bucket {
   readonly begin: number;
   /** Exclusive; floats. */
@@ -32,8 +29,10 @@ export interface FlatLayout {
 /** Small enough that the first buckets travel early, large enough that per-message costs vanish. */
 const BUCKET_FLOATS = 512 * 1024;
 
+/** @param extras scalars that ride behind the gradients, each a sum over samples */
 export function flatLayout(
   parameters: readonly { readonly name: string; readonly shape: readonly number[] }[],
+  extras: number,
 ): FlatLayout {
   const slots: FlatSlot[] = [];
   let offset = 0;
@@ -43,7 +42,7 @@ export function flatLayout(
     offset += length;
   }
   const parameterFloats = offset;
-  const totalFloats = parameterFloats + EXTRA_NAMES.length;
+  const totalFloats = parameterFloats + extras;
   const buckets: Bucket[] = [];
   const bucketOf: number[] = [];
   let begin = 0;

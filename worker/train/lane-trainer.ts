@@ -1,4 +1,4 @@
-import { CoveyError } from '../../common/errors.ts';
+import { assert, CoveyError } from '../../common/errors.ts';
 import {
   AdamW,
   type Engine,
@@ -8,27 +8,32 @@ import {
   rootScope,
   tf,
 } from '../../engine/index.ts';
-import type { ClipModel } from '../../models/clip/clip-model.ts';
-import { clipLaneGradients, clipLogSumExps, type GlobalEmbeddings } from '../objectives/clip.ts';
+import type { GlobalBatch, Lane, Objective, TrainedModel } from '../objectives/objective.ts';
 import type { BlockingCollectives } from './blocking-collectives.ts';
 import { type FlatLayout, flatLayout } from './flat-layout.ts';
+import { GradientSink } from './gradient-sink.ts';
+import { LaneGather, sharedFloats } from './lane-gather.ts';
 import { type LaneSchedule, laneSchedule } from './lane-schedule.ts';
 import { PhaseTimer } from './phase-timer.ts';
 import type { StateHeader, StateView } from './state-layout.ts';
 
-/** One lane's inputs: `laneBatch` pictures and captions. */
+/** One lane's inputs: what the objective takes of `laneBatch` samples, b. */
 export interface LaneInput {
   readonly lane: number;
-  /** uint8 RGB, [b, side, side, 3]. */
+  /** uint8 RGB, [views, b, side, side, 3]. */
   readonly pixels: Uint8Array;
-  /** Token ids, [b, contextLength]. */
+  /** Token ids, [b, contextLength]; empty without captions. */
   readonly tokens: Int32Array;
+  /** Classes, [b]; empty or absent without labels. */
+  readonly labels?: Int32Array;
 }
 
 export interface StepResult {
   readonly loss: number;
-  /** exp(logit scale) after the update. */
+  /** What similarities are multiplied by, after the update: exp(logit scale), or 1/temperature. */
   readonly logitScale: number;
+  /** The objective's metrics by name, means over the global batch. */
+  readonly metrics: Readonly<Record<string, number>>;
   /** Of the mean gradient, before clipping. */
   readonly gradNorm: number;
   readonly skipped: boolean;
@@ -39,31 +44,27 @@ export interface LaneTrainerOptions {
   readonly globalBatch: number;
   readonly laneCount: number;
   readonly imageSide: number;
-  readonly embedDim: number;
   readonly mean: readonly [number, number, number];
   readonly std: readonly [number, number, number];
   readonly precision: 'fp32' | 'bf16';
   readonly gradClipNorm: number | undefined;
   readonly nonFinite: 'skip' | 'stop';
-  /** Natural log. */
-  readonly logitScaleMax: number;
   readonly optimizer: { readonly beta1: number; readonly beta2: number; readonly eps: number };
   /** Per parameter. */
   readonly weightDecays: readonly number[];
 }
 
-/** Collective operations of one step: gather embeddings, gather log-sum-exps, then one reduction per bucket. */
-const OP_GATHER_EMBEDDINGS = 0;
-const OP_GATHER_LSE = 1;
+/** Collective operations of one step: gather outputs, gather what the objective exchanges, then one reduction per bucket. */
+const OP_GATHER_OUTPUTS = 0;
+const OP_GATHER_EXCHANGED = 1;
 const OP_FIRST_BUCKET = 2;
 
-function sharedFloats(count: number): Float32Array {
-  return new Float32Array(new SharedArrayBuffer(4 * count));
-}
+/** Labels travel with the outputs: float32 holds whole numbers to 2²⁴ exactly. */
+const LABEL_ROWS = { name: 'label', perSample: 1, width: 1 };
 
 /**
- * The training step of one worker: its lanes forward, the exact global loss, its lanes backward while the reduction of finished
- * buckets is already on its way, one AdamW update. Owns the model's optimiser state; the caller owns the model and the engine.
+ * The training step of one worker: its lanes forward, the objective's exact global loss, its lanes backward while the reduction of
+ * finished buckets is already on its way, one AdamW update. Owns the model's optimiser state; the caller owns the rest.
  *
  * Every lane is computed as its own fixed-shape micro-batch and summed in the fixed lane tree, so the update has the same bits
  * whoever holds which lanes.
@@ -72,32 +73,43 @@ export class LaneTrainer {
   readonly layout: FlatLayout;
   readonly #options: LaneTrainerOptions;
   readonly #engine: Engine;
-  readonly #model: ClipModel;
+  readonly #objective: Objective;
   readonly #optimizer: AdamW;
-  readonly #logitScaleIndex: number;
   readonly #variables: tf.Variable[];
-  readonly #gathered: Float32Array;
-  readonly #logSumExps: Float32Array;
+  /** Parameter index of each of the objective's scalars. */
+  readonly #scalarIndices: readonly number[];
+  readonly #outputs: LaneGather;
+  readonly #exchanged: LaneGather;
   readonly #reduced: Float32Array;
   #schedule: LaneSchedule | undefined;
   #buffers: Float32Array[] = [];
   #skippedSteps = 0;
 
-  constructor(options: LaneTrainerOptions, modules: { readonly engine: Engine; readonly model: ClipModel }) {
+  constructor(
+    options: LaneTrainerOptions,
+    modules: { readonly engine: Engine; readonly model: TrainedModel; readonly objective: Objective },
+  ) {
+    const { engine, model, objective } = modules;
     this.#options = options;
-    this.#engine = modules.engine;
-    this.#model = modules.model;
-    this.layout = flatLayout(modules.model.parameters);
-    this.#variables = modules.model.parameters.map((parameter) => parameter.variable);
-    this.#logitScaleIndex = modules.model.parameters.findIndex((parameter) => parameter.name === 'logit_scale');
-    this.#optimizer = new AdamW(modules.engine, {
+    this.#engine = engine;
+    this.#objective = objective;
+    this.layout = flatLayout(model.parameters, 1 + objective.metrics.length);
+    this.#variables = model.parameters.map((parameter) => parameter.variable);
+    this.#scalarIndices = objective.scalars.map((scalar) => {
+      const index = model.parameters.findIndex((parameter) => parameter.name === scalar.name);
+      assert(index >= 0, 'the model has the scalars of its objective', { name: scalar.name });
+      return index;
+    });
+    this.#optimizer = new AdamW(engine, {
       parameters: this.#variables,
       weightDecays: options.weightDecays,
       ...options.optimizer,
     });
-    const { globalBatch, embedDim } = options;
-    this.#gathered = sharedFloats(2 * globalBatch * embedDim);
-    this.#logSumExps = sharedFloats(2 * globalBatch);
+    const { laneCount } = options;
+    const gathered = objective.outputs.filter((output) => output.gathered);
+    const labels = objective.inputs.labels && gathered.length > 0 ? [LABEL_ROWS] : [];
+    this.#outputs = new LaneGather({ rows: [...gathered, ...labels], laneCount, laneBatch: this.#laneBatch });
+    this.#exchanged = new LaneGather({ rows: objective.exchanged, laneCount, laneBatch: this.#laneBatch });
     this.#reduced = sharedFloats(this.layout.totalFloats);
   }
 
@@ -118,13 +130,7 @@ export class LaneTrainer {
     try {
       for (const input of lanes) recordings.push(this.#forward(input));
       timer.mark('forward');
-      rootScope('collectives', () =>
-        collectives.allGather(
-          opBase + OP_GATHER_EMBEDDINGS,
-          8 * this.#laneBatch * this.#options.embedDim,
-          bytesOf(this.#gathered),
-        ),
-      );
+      rootScope('collectives', () => this.#outputs.run(opBase + OP_GATHER_OUTPUTS, collectives));
       timer.mark('gather');
       this.#backward(opBase, lanes, recordings, collectives, timer);
     } finally {
@@ -138,46 +144,40 @@ export class LaneTrainer {
     return this.#options.globalBatch / this.#options.laneCount;
   }
 
-  /** Encodes a lane and writes its embeddings into its block of the gather buffer: [image rows | text rows]. */
+  /** Encodes a lane and writes what others need of it into its block of the gather. */
   #forward(input: LaneInput): Recording {
-    const { imageSide, embedDim, mean, std, precision } = this.#options;
-    const batch = this.#laneBatch;
-    const pixels_BHWC = rootScope('host copies', () =>
-      pixelsToTensor(input.pixels, [batch, imageSide, imageSide, 3], { mean, std, precision }),
-    );
+    const { imageSide, mean, std, precision } = this.#options;
+    const { inputs, outputs } = this.#objective;
+    const samples = this.#laneBatch;
+    const shape: [number, number, number, number] = [inputs.views * samples, imageSide, imageSide, 3];
+    const pixels_BHWC = rootScope('host copies', () => pixelsToTensor(input.pixels, shape, { mean, std, precision }));
     let recording: Recording;
     try {
-      recording = recordForward(() => [
-        this.#model.encodeImage(pixels_BHWC),
-        this.#model.encodeText(input.tokens, batch),
-      ]);
+      recording = recordForward(() => this.#objective.encode({ samples, pixels_BHWC, tokens: input.tokens }));
     } finally {
       pixels_BHWC.dispose();
     }
-    const block = input.lane * 2 * batch * embedDim;
     rootScope('host copies', () => {
-      recording.outputs.forEach((embeddings_BD, side) => {
-        const begin = block + side * batch * embedDim;
-        this.#engine.readInto(embeddings_BD, this.#gathered.subarray(begin, begin + batch * embedDim));
+      const gathered = recording.outputs.filter((_, index) => outputs[index]!.gathered);
+      gathered.forEach((rows, kind) => {
+        this.#engine.readInto(rows, this.#outputs.own(input.lane, kind));
       });
+      if (inputs.labels && gathered.length > 0) this.#outputs.own(input.lane, gathered.length).set(labelsOf(input));
     });
     return recording;
   }
 
-  /** Uploads all lanes' embeddings as two [N, D] tensors in lane order. The caller disposes them. */
-  #globalEmbeddings(): GlobalEmbeddings {
-    const { globalBatch, laneCount, embedDim } = this.#options;
-    const half = this.#laneBatch * embedDim;
-    const image = new Float32Array(globalBatch * embedDim);
-    const text = new Float32Array(globalBatch * embedDim);
-    for (let lane = 0; lane < laneCount; lane++) {
-      image.set(this.#gathered.subarray(2 * lane * half, (2 * lane + 1) * half), lane * half);
-      text.set(this.#gathered.subarray((2 * lane + 1) * half, (2 * lane + 2) * half), lane * half);
-    }
-    return {
-      image_ND: tf.tensor2d(image, [globalBatch, embedDim]),
-      text_ND: tf.tensor2d(text, [globalBatch, embedDim]),
-    };
+  /** Uploads all lanes' gathered rows. The caller disposes `gathered`. */
+  #globalBatch(): GlobalBatch {
+    const { globalBatch: samples } = this.#options;
+    const { outputs, inputs } = this.#objective;
+    const specs = outputs.filter((output) => output.gathered);
+    const gathered = specs.map(({ perSample, width }, kind) =>
+      tf.tensor2d(this.#outputs.all(kind), [samples * perSample, width]),
+    );
+    const takesLabels = inputs.labels && specs.length > 0;
+    const labels = Int32Array.from(takesLabels ? this.#outputs.all(specs.length) : []);
+    return { samples, gathered, labels, scalars: this.#readScalars() };
   }
 
   #backward(
@@ -187,20 +187,24 @@ export class LaneTrainer {
     collectives: BlockingCollectives,
     timer: PhaseTimer,
   ): void {
-    const all = rootScope('host copies', () => this.#globalEmbeddings());
-    const scale = Math.exp(this.#readLogitScale());
-    const lse = this.#exchangeLogSumExps(opBase, lanes, all, scale, collectives);
-    timer.mark('gather');
+    const batch = rootScope('host copies', () => this.#globalBatch());
+    const held = lanes.map((input, position): Lane => {
+      const samples = { begin: input.lane * this.#laneBatch, count: this.#laneBatch };
+      return { samples, outputs: recordings[position]!.outputs, labels: labelsOf(input) };
+    });
+    let exchanged: tf.Tensor1D[] = [];
     const tickets: number[] = [];
     try {
-      lanes.forEach((input, position) => {
-        const rows = { begin: input.lane * this.#laneBatch, count: this.#laneBatch };
-        const gradients = rootScope('loss', () => clipLaneGradients(this.#engine, all, lse, rows, scale));
-        const sink = this.#gradientSink(position, opBase, collectives, tickets);
-        sink.scalars(gradients.lossSum, gradients.dLogitScaleSum);
-        recordings[position]!.backward([gradients.dImage_RD, gradients.dText_RD], this.#variables, sink.gradient);
+      exchanged = this.#exchange(opBase, batch, held, lanes, collectives);
+      timer.mark('gather');
+      held.forEach((lane, position) => {
+        const result = rootScope('loss', () => this.#objective.laneGradients(batch, lane, exchanged));
+        const sink = this.#sink(position, opBase, collectives, tickets);
+        const scalars = new Map(this.#scalarIndices.map((index, i) => [index, result.dScalars[i]!]));
+        sink.scalars([result.lossSum, ...result.metricSums], scalars);
+        recordings[position]!.backward(result.dOutputs, this.#variables, sink.gradient);
         rootScope('gradient sums', () => sink.finish());
-        tf.dispose([gradients.dImage_RD, gradients.dText_RD]);
+        tf.dispose([...result.dOutputs]);
       });
       timer.mark('backward');
       rootScope('collectives', () => {
@@ -208,105 +212,40 @@ export class LaneTrainer {
       });
       timer.mark('reduce');
     } finally {
-      tf.dispose([all.image_ND, all.text_ND, lse.imageLse_N, lse.textLse_N]);
+      tf.dispose([...batch.gathered, ...exchanged]);
     }
   }
 
-  #exchangeLogSumExps(
+  /** The objective's own numbers per row, first of the held lanes, then of all. The caller disposes them. */
+  #exchange(
     opBase: number,
+    batch: GlobalBatch,
+    held: readonly Lane[],
     lanes: readonly LaneInput[],
-    all: GlobalEmbeddings,
-    scale: number,
     collectives: BlockingCollectives,
-  ): { imageLse_N: tf.Tensor1D; textLse_N: tf.Tensor1D } {
-    const batch = this.#laneBatch;
-    for (const { lane } of lanes) {
-      const block = this.#logSumExps.subarray(2 * lane * batch, 2 * (lane + 1) * batch);
-      rootScope('loss', () => clipLogSumExps(this.#engine, all, { begin: lane * batch, count: batch }, scale, block));
-    }
-    rootScope('collectives', () => collectives.allGather(opBase + OP_GATHER_LSE, 8 * batch, bytesOf(this.#logSumExps)));
-    const image = new Float32Array(this.#options.globalBatch);
-    const text = new Float32Array(this.#options.globalBatch);
-    for (let lane = 0; lane < this.#options.laneCount; lane++) {
-      image.set(this.#logSumExps.subarray(2 * lane * batch, (2 * lane + 1) * batch), lane * batch);
-      text.set(this.#logSumExps.subarray((2 * lane + 1) * batch, 2 * (lane + 1) * batch), lane * batch);
-    }
-    return { imageLse_N: tf.tensor1d(image), textLse_N: tf.tensor1d(text) };
+  ): tf.Tensor1D[] {
+    if (this.#exchanged.isEmpty) return [];
+    held.forEach((lane, position) => {
+      const out = this.#objective.exchanged.map((_, kind) => this.#exchanged.own(lanes[position]!.lane, kind));
+      rootScope('loss', () => this.#objective.exchange(batch, lane, out));
+    });
+    rootScope('collectives', () => this.#exchanged.run(opBase + OP_GATHER_EXCHANGED, collectives));
+    return this.#objective.exchanged.map((_, kind) => tf.tensor1d(this.#exchanged.all(kind)));
   }
 
-  /** Where one lane's gradients go: into its partial-sum buffer, merged along the tree, and off to the reduction as soon as the
-   * worker's last lane has finished a bucket. */
-  #gradientSink(position: number, opBase: number, collectives: BlockingCollectives, tickets: number[]) {
+  #sink(position: number, opBase: number, collectives: BlockingCollectives, tickets: number[]): GradientSink {
     const schedule = this.#schedule;
-    const laneStep = schedule?.steps[position];
-    if (schedule === undefined || laneStep === undefined) {
-      throw new CoveyError('INTERNAL', 'invariant broken: a lane is computed that is not held', {
-        fields: { position },
-      });
-    }
-    const isLastLane = position === schedule.steps.length - 1;
-    const buffer = this.#buffers[laneStep.buffer]!;
-    const { slots, parameterFloats, totalFloats, buckets, bucketOf } = this.layout;
-    const missing = buckets.map((bucket) => bucket.parameters.length);
-    const seen = new Uint8Array(slots.length);
-
-    const complete = (index: number, begin: number, end: number): void => {
-      seen[index] = 1;
-      for (const { target, source } of laneStep.merges) {
-        this.#engine.addVectors(
-          this.#buffers[target]!.subarray(begin, end),
-          this.#buffers[source]!.subarray(begin, end),
-        );
-      }
-      const bucketIndex = bucketOf[index]!;
-      missing[bucketIndex]!--;
-      if (isLastLane && missing[bucketIndex] === 0) {
-        const bucket = buckets[bucketIndex]!;
-        const partials = schedule.results.map((result) => this.#buffers[result]!.subarray(bucket.begin, bucket.end));
-        const out = this.#reduced.subarray(bucket.begin, bucket.end);
-        const op = opBase + OP_FIRST_BUCKET + bucketIndex;
-        tickets.push(rootScope('collectives', () => collectives.startTreeAllReduce(op, partials, out)));
-      }
-    };
-    const addScalar = (offset: number, value: number): void => {
-      // Rounded before it is added, as it is where the lane is alone in its buffer: else the bits would depend on who holds it.
-      const rounded = Math.fround(value);
-      buffer[offset] = laneStep.starts ? rounded : buffer[offset]! + rounded;
-    };
-    return {
-      /** The extras and the logit scale's gradient, which the objective computes itself. */
-      scalars: (lossSum: number, dLogitScaleSum: number): void => {
-        addScalar(parameterFloats, lossSum);
-        for (const { target, source } of laneStep.merges) {
-          const begin = parameterFloats;
-          this.#engine.addVectors(
-            this.#buffers[target]!.subarray(begin, totalFloats),
-            this.#buffers[source]!.subarray(begin, totalFloats),
-          );
-        }
-        const { offset } = slots[this.#logitScaleIndex]!;
-        addScalar(offset, dLogitScaleSum);
-        complete(this.#logitScaleIndex, offset, offset + 1);
-      },
-      gradient: (index: number, gradient: tf.Tensor): void => {
-        if (index === this.#logitScaleIndex) return;
-        const { offset, length } = slots[index]!;
-        const region = buffer.subarray(offset, offset + length);
-        rootScope('gradient sums', () => {
-          if (laneStep.starts) this.#engine.readInto(gradient, region);
-          else this.#engine.addInto(gradient, region);
-          complete(index, offset, offset + length);
-        });
-      },
-      /** Parameters that this lane's loss does not reach count as zero. */
-      finish: (): void => {
-        slots.forEach(({ offset, length }, index) => {
-          if (seen[index]) return;
-          if (laneStep.starts) buffer.fill(0, offset, offset + length);
-          complete(index, offset, offset + length);
-        });
-      },
-    };
+    assert(schedule !== undefined, 'lanes are held before a step');
+    return new GradientSink(position, {
+      engine: this.#engine,
+      layout: this.layout,
+      schedule,
+      buffers: this.#buffers,
+      reduced: this.#reduced,
+      collectives,
+      opFirstBucket: opBase + OP_FIRST_BUCKET,
+      tickets,
+    });
   }
 
   #update(lr: number, timer: PhaseTimer): Omit<StepResult, 'phaseSeconds'> {
@@ -323,25 +262,39 @@ export class LaneTrainer {
     if (finite) {
       const clip = gradClipNorm === undefined ? 1 : Math.min(1, gradClipNorm / (gradNorm + 1e-6));
       this.#optimizer.step({ gradient, gradientScale: clip / globalBatch, lr });
-      this.#clampLogitScale();
+      this.#clampScalars();
     } else {
       this.#skippedSteps++;
     }
     timer.mark('optim');
-    return { loss, logitScale: Math.exp(this.#readLogitScale()), gradNorm, skipped: !finite };
+    const logitScale = this.#objective.similarityScale(this.#readScalars());
+    return { loss, logitScale, metrics: this.#readMetrics(), gradNorm, skipped: !finite };
   }
 
-  #readLogitScale(): number {
-    const value = new Float32Array(1);
-    this.#engine.readInto(this.#variables[this.#logitScaleIndex]!, value);
-    return value[0]!;
+  #readMetrics(): Record<string, number> {
+    const first = this.layout.parameterFloats + 1;
+    const { globalBatch } = this.#options;
+    return Object.fromEntries(
+      this.#objective.metrics.map((name, i) => [name, this.#reduced[first + i]! / globalBatch]),
+    );
   }
 
-  /** To [0, logitScaleMax] after each update (numerics: Radford et al. 2021 §2.5; a missing clamp ends in NaN). */
-  #clampLogitScale(): void {
-    const value = this.#readLogitScale();
-    const clamped = Math.min(Math.max(value, 0), this.#options.logitScaleMax);
-    if (clamped !== value) this.#engine.writeFrom(this.#variables[this.#logitScaleIndex]!, new Float32Array([clamped]));
+  #readScalars(): number[] {
+    return this.#scalarIndices.map((index) => {
+      const value = new Float32Array(1);
+      this.#engine.readInto(this.#variables[index]!, value);
+      return value[0]!;
+    });
+  }
+
+  /** Into the objective's bounds, after each update. */
+  #clampScalars(): void {
+    this.#readScalars().forEach((value, i) => {
+      const { min, max } = this.#objective.scalars[i]!;
+      const clamped = Math.min(Math.max(value, min), max);
+      if (clamped !== value)
+        this.#engine.writeFrom(this.#variables[this.#scalarIndices[i]!]!, new Float32Array([clamped]));
+    });
   }
 
   get skippedSteps(): number {
@@ -392,6 +345,8 @@ export class LaneTrainer {
   }
 }
 
-function bytesOf(values: Float32Array): Uint8Array {
-  return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+const NO_LABELS = new Int32Array(0);
+
+function labelsOf({ labels = NO_LABELS }: LaneInput): Int32Array {
+  return labels;
 }

@@ -1,6 +1,19 @@
-import type { ModelConfig } from '../../common/config/run-config.ts';
-import { laneFlops, type StepFlops } from '../../models/clip/step-flops.ts';
+import type { ModelConfig, RunConfig } from '../../common/config/run-config.ts';
+import { backboneFlops, laneFlops, type StepFlops } from '../../models/clip/step-flops.ts';
 import { textBatch } from '../../models/clip/text-tower.ts';
+import { OBJECTIVE_INPUTS } from '../objectives/objective-inputs.ts';
+
+/** The matrix products of these lanes' step. Where there are no captions: of the backbone alone, beside which head and loss are little. */
+export function stepFlops(
+  { objective, train }: Pick<RunConfig, 'objective' | 'train'>,
+  model: ModelConfig,
+  lanes: readonly { readonly tokens: Int32Array }[],
+): number {
+  const { views, captions } = OBJECTIVE_INPUTS[objective];
+  if (captions) return lanesFlops(model, train.globalBatch, lanes).total;
+  const { forward, backward } = backboneFlops(model.vision, (views * train.globalBatch) / train.lanes);
+  return lanes.length * (forward + backward);
+}
 
 /** The matrix products of a step over these lanes, after the captions as they are: see `laneFlops`. */
 export function lanesFlops(

@@ -1,0 +1,301 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { type ModelConfig, type RunConfig, runConfigSchema } from '../../common/config/run-config.ts';
+import { RandomStream } from '../../common/random.ts';
+import {
+  type Engine,
+  loadEngine,
+  pixelsToTensor,
+  recordForward,
+  type Tensor,
+  type Tensor2D,
+  tf,
+} from '../../engine/index.ts';
+import type { ClipModel } from '../../models/clip/clip-model.ts';
+import type { ViewModel } from '../../models/vision/view-model.ts';
+import type { LaneRange } from '../../worker/collectives/lane-tree.ts';
+import { newObjective } from '../../worker/objectives/new-objective.ts';
+import type { TrainedModel } from '../../worker/objectives/objective.ts';
+import { OBJECTIVE_INPUTS } from '../../worker/objectives/objective-inputs.ts';
+import type { LaneInput, StepResult } from '../../worker/train/lane-trainer.ts';
+import { newTrainer } from '../../worker/train/new-trainer.ts';
+import { LockstepWorld } from '../support/lockstep-world.ts';
+import { clipLoss, siglipLoss, simclrLoss, supconLoss, supervisedLoss } from './references.ts';
+
+const GLOBAL_BATCH = 12;
+const LANES = 6;
+const SIDE = 16;
+const CONTEXT = 8;
+const PIXELS = SIDE * SIDE * 3;
+const MODEL: ModelConfig = {
+  embedDim: 16,
+  quickGelu: false,
+  vision: { imageSize: SIDE, patchSize: 8, width: 32, layers: 2, headWidth: 16, mlpRatio: 4 },
+  text: { contextLength: CONTEXT, vocabSize: 40, width: 32, heads: 2, layers: 1, mlpRatio: 4 },
+};
+/** Lanes of one, two and three workers, uneven. */
+const WORLDS: readonly (readonly LaneRange[])[] = [
+  [{ begin: 0, end: 6 }],
+  [
+    { begin: 0, end: 5 },
+    { begin: 5, end: 6 },
+  ],
+  [
+    { begin: 0, end: 1 },
+    { begin: 1, end: 3 },
+    { begin: 3, end: 6 },
+  ],
+];
+
+interface Case {
+  readonly title: string;
+  readonly objective: RunConfig['objective'];
+  readonly loss?: object;
+  readonly model?: Partial<ModelConfig>;
+  /** Parameters that a normalisation behind them makes the loss deaf to: their gradient is 0 but for rounding. */
+  readonly unmoved?: readonly string[];
+  /** The plain loss of the encoded batch. `pixels` are [views × N, …], the first views before the second ones. */
+  readonly reference: (model: TrainedModel, pixels: Tensor, batch: Batch) => Tensor;
+}
+
+const projected = (model: TrainedModel, pixels: Tensor) => (model as ViewModel).project(pixels);
+
+/** The two towers' embeddings and the scalars, by name. */
+function pairs(model: TrainedModel, pixels: Tensor, { tokens }: Batch) {
+  const clip = model as ClipModel;
+  const [image, text] = [clip.encodeImage(pixels), clip.encodeText(tokens, GLOBAL_BATCH)];
+  return { image, text, scalar: (name: string) => clip.parameter<Tensor>(name) };
+}
+
+/** The head normalises each lane's views by themselves; the loss is over all of them. */
+function projectedByLane(model: TrainedModel, pixels: Tensor): Tensor2D {
+  const b = GLOBAL_BATCH / LANES;
+  const rows = (x: Tensor, begin: number) =>
+    tf.slice(x, [begin, ...x.shape.slice(1).map(() => 0)], [b, ...x.shape.slice(1)]);
+  const views: Tensor[][] = [[], []];
+  for (let lane = 0; lane < LANES; lane++) {
+    const own = tf.concat([rows(pixels, lane * b), rows(pixels, GLOBAL_BATCH + lane * b)], 0);
+    const z = projected(model, own);
+    for (const [view, list] of views.entries()) list.push(rows(z, view * b));
+  }
+  return tf.concat(views.flat(), 0) as Tensor2D;
+}
+
+const CASES: readonly Case[] = [
+  {
+    title: 'clip',
+    objective: 'clip',
+    reference: (model, pixels, batch) => {
+      const { image, text, scalar } = pairs(model, pixels, batch);
+      return clipLoss(image, text, scalar('logit_scale'));
+    },
+  },
+  {
+    title: 'siglip',
+    objective: 'siglip',
+    model: { initLogitBias: -10 },
+    reference: (model, pixels, batch) => {
+      const { image, text, scalar } = pairs(model, pixels, batch);
+      return siglipLoss(image, text, scalar('logit_scale'), scalar('logit_bias'));
+    },
+  },
+  {
+    title: 'simclr',
+    objective: 'simclr',
+    loss: { temperature: 0.2 },
+    reference: (model, pixels) => simclrLoss(projected(model, pixels), 0.2),
+  },
+  {
+    title: 'simclr, with batch norm in the head and the sum of both directions',
+    objective: 'simclr',
+    loss: { temperature: 0.5, viewLoss: 'sum', projection: { batchNorm: true, hidden: 24, width: 8 } },
+    unmoved: ['visual.ln_post.bias'],
+    reference: (model, pixels) => tf.mul(simclrLoss(projectedByLane(model, pixels), 0.5), 2),
+  },
+  {
+    title: 'supcon',
+    objective: 'supcon',
+    loss: { temperature: 0.1, classes: 4 },
+    reference: (model, pixels, { labels }) => supconLoss(projected(model, pixels), labels, 0.1),
+  },
+  {
+    title: 'supervised, with label smoothing',
+    objective: 'supervised',
+    loss: { classes: 4, labelSmoothing: 0.1 },
+    reference: (model, pixels, { labels }) => supervisedLoss((model as ViewModel).classify(pixels), labels, 0.1),
+  },
+];
+
+interface Batch {
+  /** [views, N, side, side, 3] */
+  readonly pixels: Uint8Array;
+  readonly tokens: Int32Array;
+  readonly labels: Int32Array;
+}
+
+function batchOf(step: number, objective: RunConfig['objective']): Batch {
+  const random = new RandomStream(3, 'batch', step);
+  const { views, captions, labels } = OBJECTIVE_INPUTS[objective];
+  const tokens = new Int32Array(captions ? GLOBAL_BATCH * CONTEXT : 0);
+  for (let begin = 0; begin < tokens.length; begin += CONTEXT) {
+    const length = 1 + random.integer(5);
+    tokens[begin] = 38;
+    for (let i = 1; i <= length; i++) tokens[begin + i] = 1 + random.integer(36);
+    tokens[begin + length + 1] = 39;
+  }
+  return {
+    pixels: new Uint8Array(views * GLOBAL_BATCH * PIXELS).map(() => random.integer(256)),
+    tokens,
+    labels: new Int32Array(labels ? GLOBAL_BATCH : 0).map(() => random.integer(4)),
+  };
+}
+
+/** One lane's part: its rows of the first view, then of the second. */
+function laneOf({ pixels, tokens, labels }: Batch, lane: number): LaneInput {
+  const b = GLOBAL_BATCH / LANES;
+  const views = pixels.length / (GLOBAL_BATCH * PIXELS);
+  const own = new Uint8Array(views * b * PIXELS);
+  for (let view = 0; view < views; view++) {
+    const begin = (view * GLOBAL_BATCH + lane * b) * PIXELS;
+    own.set(pixels.subarray(begin, begin + b * PIXELS), view * b * PIXELS);
+  }
+  const ofLane = <T extends Int32Array>(values: T) =>
+    values.subarray((lane * values.length) / LANES, ((lane + 1) * values.length) / LANES);
+  return { lane, pixels: own, tokens: ofLane(tokens), labels: ofLane(labels) };
+}
+
+describe.each(['cpu', 'auto'] as const)('on engine %s', (name) => {
+  let engine: Engine;
+  beforeAll(async () => {
+    engine = await loadEngine({ engine: name, threads: 1 });
+  });
+  afterAll(() => engine.close());
+
+  function configOf({ objective, loss = {}, model = {} }: Case): { config: RunConfig; model: ModelConfig } {
+    const resolved = { ...MODEL, ...model };
+    const config = runConfigSchema.parse({
+      run: 'test',
+      seed: 5,
+      store: 'file:///unused',
+      objective,
+      loss,
+      model: resolved,
+      data: { manifest: 'file:///unused', mean: [0.5, 0.4, 0.3], std: [0.2, 0.25, 0.3] },
+      train: { steps: 9, globalBatch: GLOBAL_BATCH, lanes: LANES, nonFinite: 'stop' },
+    });
+    return { config, model: resolved };
+  }
+
+  function referenceOf(one: Case) {
+    const { config, model: modelConfig } = configOf(one);
+    const { model } = newObjective(config, modelConfig, engine);
+    const batch = batchOf(0, one.objective);
+    const { mean, std } = config.data;
+    const rows = batch.pixels.length / PIXELS;
+    const pixels = pixelsToTensor(batch.pixels, [rows, SIDE, SIDE, 3], { mean, std, precision: 'fp32' });
+    const recording = recordForward(() => [one.reference(model, pixels, batch)]);
+    const loss = recording.outputs[0]!.dataSync()[0]!;
+    const gradients = new Map<string, Float32Array>();
+    const variables = model.parameters.map(({ variable }) => variable);
+    const seed = tf.scalar(1);
+    recording.backward([seed], variables, (index, gradient) => {
+      gradients.set(model.parameters[index]!.name, Float32Array.from(gradient.dataSync()));
+    });
+    tf.dispose([pixels, seed]);
+    model.dispose();
+    return { loss, gradients };
+  }
+
+  /** The workers of one world, stepping together. */
+  function worldOf(one: Case, ranges: readonly LaneRange[]) {
+    const { config, model } = configOf(one);
+    const world = new LockstepWorld(LANES, ranges);
+    const workers = ranges.map((range) => {
+      const made = newTrainer(config, model, engine);
+      made.trainer.holdLanes(range.begin, range.end);
+      return made;
+    });
+    return {
+      workers,
+      step: (index: number, lr: number): StepResult[] => {
+        const batch = batchOf(index, one.objective);
+        return world.run(
+          workers.map(({ trainer }, rank) => (collectives) => {
+            const { begin, end } = ranges[rank]!;
+            const lanes = Array.from({ length: end - begin }, (_, i) => laneOf(batch, begin + i));
+            return trainer.step(index, lr, lanes, collectives);
+          }),
+        );
+      },
+      dispose: () => {
+        for (const { trainer, model: made } of workers) {
+          trainer.dispose();
+          made.dispose();
+        }
+      },
+    };
+  }
+
+  describe.each(CASES)('$title', (one) => {
+    it('has the loss and every gradient of the plain full-batch reference with 1, 2 and 3 workers of uneven lanes', () => {
+      const expected = referenceOf(one);
+      for (const ranges of WORLDS) {
+        const { workers, step, dispose } = worldOf(one, ranges);
+        const results = step(0, 0);
+        for (const [rank, { trainer }] of workers.entries()) {
+          expect(Math.abs(results[rank]!.loss / expected.loss - 1)).toBeLessThan(1e-5);
+          trainer.layout.slots.forEach(({ name: parameter, offset, length }) => {
+            const ours = trainer.reducedGradient.subarray(offset, offset + length);
+            const theirs = expected.gradients.get(parameter) ?? new Float32Array(length);
+            let worst = 0;
+            let size = 0;
+            for (let i = 0; i < length; i++) {
+              worst = Math.max(worst, Math.abs(ours[i]! / GLOBAL_BATCH - theirs[i]!));
+              size = Math.max(size, Math.abs(theirs[i]!));
+            }
+            if (one.unmoved?.includes(parameter)) expect(size + worst).toBeLessThan(1e-5);
+            else {
+              const bound = 1e-5 * Math.max(size, 1e-2);
+              expect(worst, `${parameter} with ${ranges.length} workers`).toBeLessThanOrEqual(bound);
+            }
+          });
+          const reached = trainer.layout.slots.filter(({ name: parameter }) => expected.gradients.has(parameter));
+          expect(reached.length).toBe(trainer.layout.slots.length);
+        }
+        dispose();
+      }
+    });
+
+    it('has the same bits with 1, 2 and 3 workers, and learns', () => {
+      const curves = WORLDS.map((ranges) => {
+        const { workers, step, dispose } = worldOf(one, ranges);
+        const rows: unknown[] = [];
+        const losses: number[] = [];
+        for (let index = 0; index < 5; index++) {
+          const results = step(index % 2, 3e-3);
+          losses.push(results[0]!.loss);
+          const seen = results.map(({ loss, gradNorm, logitScale, metrics }, rank) => {
+            return { loss, gradNorm, logitScale, metrics, digest: workers[rank]!.trainer.weightsDigest() };
+          });
+          for (const other of seen) expect(other).toEqual(seen[0]);
+          rows.push(seen[0]);
+        }
+        dispose();
+        expect(losses[4]).toBeLessThan(losses[0]!);
+        return rows;
+      });
+      expect(curves[1]).toEqual(curves[0]);
+      expect(curves[2]).toEqual(curves[0]);
+    });
+
+    it('leaves no tensor behind', () => {
+      const before = tf.memory().numTensors;
+      const { step, dispose } = worldOf(one, WORLDS[2]!);
+      step(0, 1e-3);
+      const between = tf.memory().numTensors;
+      step(1, 1e-3);
+      expect(tf.memory().numTensors).toBe(between);
+      dispose();
+      expect(tf.memory().numTensors).toBe(before);
+    });
+  });
+});

@@ -1,0 +1,58 @@
+import { describe, expect, it } from 'vitest';
+import { type RunConfig, runConfigSchema } from '../../common/config/run-config.ts';
+import { resolveModelConfig } from '../../models/model-config.ts';
+import { checkModelFor } from '../../worker/objectives/objective-inputs.ts';
+
+function parse(change: object, train: object = {}) {
+  return runConfigSchema.safeParse({
+    run: 'r',
+    store: 'file:///unused',
+    model: 'tiny',
+    data: { manifest: 'file:///unused' },
+    train: { steps: 1, globalBatch: 8, lanes: 2, ...train },
+    ...change,
+  });
+}
+
+/** Path and message of what is wrong. */
+function problemsOf(change: object, train?: object): string[] {
+  return (parse(change, train).error?.issues ?? []).map(({ path, message }) => `${path.join('.')} ${message}`);
+}
+
+describe('a run is refused before any worker starts', () => {
+  it.each(['supcon', 'supervised'])('where %s has no classes', (objective) => {
+    expect(problemsOf({ objective })).toEqual([
+      `loss.classes is needed by objective ${objective}: the number of classes, or their names`,
+    ]);
+    expect(problemsOf({ objective, loss: { classes: 3 } })).toEqual([]);
+    expect(problemsOf({ objective, loss: { classes: ['cat', 'dog'] } })).toEqual([]);
+  });
+
+  it('where options are set for an objective that does not read them', () => {
+    expect(problemsOf({ loss: { classes: 3, labelSmoothing: 0.1 } })).toEqual([
+      'loss.classes is for objectives supcon and supervised, objective is clip',
+      'loss.labelSmoothing is for objective supervised, objective is clip',
+    ]);
+  });
+
+  it('where numbers make no sense', () => {
+    expect(problemsOf({ objective: 'simclr', loss: { temperature: 0 } })).toHaveLength(1);
+    expect(problemsOf({ objective: 'supervised', loss: { classes: 1 } })).toHaveLength(1);
+    expect(problemsOf({ objective: 'supervised', loss: { classes: 3, labelSmoothing: 1 } })).toHaveLength(1);
+    expect(problemsOf({ objective: 'byol' })).toHaveLength(1);
+    expect(problemsOf({ objective: 'simclr' }, { globalBatch: 1, lanes: 1 })).toHaveLength(1);
+    expect(problemsOf({ objective: 'simclr' }, { globalBatch: 8, lanes: 3 })).toEqual([
+      'train.lanes must divide train.globalBatch (8), is 3',
+    ]);
+  });
+
+  it('where siglip has no bias, or another objective has one', () => {
+    const check = (objective: RunConfig['objective'], model: RunConfig['model']) => () =>
+      checkModelFor({ run: 'r', objective }, resolveModelConfig(model));
+    const withBias = { preset: 'tiny', initLogitBias: -10 };
+    expect(check('siglip', 'tiny')).toThrow(/model.initLogitBias is needed by objective siglip/);
+    expect(check('siglip', withBias)).not.toThrow();
+    expect(check('clip', withBias)).toThrow(/is for objective siglip, objective is clip/);
+    expect(check('clip', 'tiny')).not.toThrow();
+  });
+});

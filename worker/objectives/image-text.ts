@@ -1,0 +1,24 @@
+import type { Tensor, Tensor2D } from '../../engine/index.ts';
+import type { ClipModel } from '../../models/clip/clip-model.ts';
+import type { EncoderInput, GlobalBatch, Objective } from './objective.ts';
+
+/** What the objectives over pairs of a picture and a caption share. */
+
+export interface GlobalEmbeddings {
+  /** All lanes' rows in lane order, L2-normalised, float32. */
+  readonly image_ND: Tensor2D;
+  readonly text_ND: Tensor2D;
+}
+
+/** The two towers' unit-length embeddings, both gathered: what every image-text objective starts from. */
+export function towerOutputs({ config: { embedDim } }: ClipModel): Objective['outputs'] {
+  return ['image', 'text'].map((name) => ({ name, perSample: 1, width: embedDim, gathered: true }));
+}
+
+export function encodePairs(model: ClipModel, { pixels_BHWC, tokens, samples }: EncoderInput): Tensor[] {
+  return [model.encodeImage(pixels_BHWC), model.encodeText(tokens, samples)];
+}
+
+export function embeddingsOf({ gathered: [image_ND, text_ND] }: GlobalBatch): GlobalEmbeddings {
+  return { image_ND: image_ND!, text_ND: text_ND! };
+}

@@ -1,0 +1,61 @@
+import type { ModelConfig, RunConfig } from '../../common/config/run-config.ts';
+import type { Engine } from '../../engine/index.ts';
+import { ClipModel } from '../../models/clip/clip-model.ts';
+import { ViewModel } from '../../models/vision/view-model.ts';
+import { ClipObjective } from './clip.ts';
+import type { Objective, TrainedModel } from './objective.ts';
+import { SIGLIP_LOGIT_SCALE_INIT, SiglipObjective } from './siglip.ts';
+import { SimclrObjective } from './simclr.ts';
+import { SupconObjective } from './supcon.ts';
+import { SupervisedObjective } from './supervised.ts';
+import { headOf } from './trained-parameters.ts';
+
+/** What of a run's config decides on its model and objective. */
+export type ObjectiveConfig = Pick<RunConfig, 'seed' | 'objective' | 'loss' | 'train'>;
+
+/** A model with weights from the seed, and the objective that trains it. The caller disposes the model. */
+export function newObjective(
+  config: ObjectiveConfig,
+  modelConfig: ModelConfig,
+  engine: Engine,
+): { readonly model: TrainedModel; readonly objective: Objective } {
+  const { objective: name, loss, train } = config;
+  switch (name) {
+    case 'clip': {
+      const model = newClipModel(config, modelConfig, train.logitScaleInit);
+      return { model, objective: new ClipObjective(train, { engine, model }) };
+    }
+    case 'siglip': {
+      const model = newClipModel(config, modelConfig, train.logitScaleInit ?? SIGLIP_LOGIT_SCALE_INIT);
+      return { model, objective: new SiglipObjective(train, { engine, model }) };
+    }
+    case 'simclr': {
+      const model = newViewModel(config, modelConfig);
+      return { model, objective: new SimclrObjective(loss, { engine, model }) };
+    }
+    case 'supcon': {
+      const model = newViewModel(config, modelConfig);
+      return { model, objective: new SupconObjective(loss, { engine, model }) };
+    }
+    case 'supervised': {
+      const model = newViewModel(config, modelConfig);
+      return { model, objective: new SupervisedObjective(loss, { engine, model }) };
+    }
+  }
+}
+
+function newClipModel({ seed, train }: ObjectiveConfig, modelConfig: ModelConfig, logitScaleInit: number | undefined) {
+  const { precision, recompute } = train;
+  return new ClipModel(modelConfig, {
+    seed,
+    precision,
+    recompute,
+    ...(logitScaleInit === undefined ? {} : { logitScaleInit }),
+  });
+}
+
+function newViewModel(config: ObjectiveConfig, modelConfig: ModelConfig): ViewModel {
+  const { precision, recompute } = config.train;
+  const { vision, quickGelu } = modelConfig;
+  return new ViewModel(vision, headOf(config, modelConfig), { seed: config.seed, precision, quickGelu, recompute });
+}

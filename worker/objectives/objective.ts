@@ -1,0 +1,110 @@
+import type { Tensor, Tensor1D, Tensor2D } from '../../engine/index.ts';
+import type { NamedVariable } from '../../models/named-variables.ts';
+import type { RowRange } from './tiles.ts';
+
+/**
+ * The seam between what is learnt and how a step runs. The trainer encodes each held lane, gathers the rows an objective names, exchanges
+ * the few numbers per row it asks for, and then asks it lane by lane for the exact gradient of the *global* loss with respect to that
+ * lane's outputs. No gradient of an output travels, and nothing of size N×N is made.
+ *
+ * All sums here are over samples, not yet divided by their number: the trainer divides once, after the reduction over lanes.
+ */
+
+/** What is learnt, and the parameters that learn it. */
+export interface TrainedModel {
+  readonly parameters: readonly NamedVariable[];
+  dispose(): void;
+}
+
+/** What an objective takes of every sample. */
+export interface ObjectiveInputs {
+  /** Augmented pictures per sample. */
+  readonly views: number;
+  readonly captions: boolean;
+  /** A class, as an index. */
+  readonly labels: boolean;
+}
+
+/** Rows that every sample has: `perSample` of them, `width` floats each. */
+export interface RowsSpec {
+  readonly name: string;
+  readonly perSample: number;
+  readonly width: number;
+}
+
+export interface OutputSpec extends RowsSpec {
+  /** Whether other lanes' losses need these rows. What is not gathered stays where it was computed. */
+  readonly gathered: boolean;
+}
+
+/** A parameter of the objective itself: a scalar whose gradient it writes down, held in [min, max] after every update. */
+export interface LearntScalar {
+  /** Name among the model's parameters. */
+  readonly name: string;
+  readonly min: number;
+  readonly max: number;
+}
+
+/** A lane's inputs as the encoders take them. */
+export interface EncoderInput {
+  readonly samples: number;
+  /** Normalised pixels, [views × samples, side, side, 3]: the first view of every sample, then the second. */
+  readonly pixels_BHWC: Tensor;
+  /** [samples, contextLength]; empty without captions. */
+  readonly tokens: Int32Array;
+}
+
+/** What a lane's loss is computed from, besides the lane itself. */
+export interface GlobalBatch {
+  /** Samples in the global batch, N. */
+  readonly samples: number;
+  /** Of each gathered output, in the order declared: all lanes' rows, in lane order, float32 [N × perSample, width]. */
+  readonly gathered: readonly Tensor2D[];
+  /** Classes of all samples in lane order; empty unless the objective takes labels and gathers. */
+  readonly labels: Int32Array;
+  /** Values of the objective's own scalars, in the order declared. */
+  readonly scalars: readonly number[];
+}
+
+export interface Lane {
+  /** Where its samples lie in the global batch. */
+  readonly samples: RowRange;
+  /** What `encode` returned for it. */
+  readonly outputs: readonly Tensor[];
+  /** Classes of its samples; empty without labels. */
+  readonly labels: Int32Array;
+}
+
+export interface LaneGradients {
+  /** Of the summed global loss, one for each output, in its shape. The caller disposes them. */
+  readonly dOutputs: readonly Tensor[];
+  /** This lane's share of the summed loss. */
+  readonly lossSum: number;
+  /** This lane's shares of the gradients of the objective's scalars, in the order declared. */
+  readonly dScalars: readonly number[];
+  /** This lane's shares of the metrics, in the order declared. */
+  readonly metricSums: readonly number[];
+}
+
+export interface Objective {
+  readonly inputs: ObjectiveInputs;
+  /** What `encode` makes of a lane. */
+  readonly outputs: readonly OutputSpec[];
+  /** Numbers per row that workers exchange once the outputs are gathered, before any gradient; of width 1. Often none. */
+  readonly exchanged: readonly RowsSpec[];
+  readonly scalars: readonly LearntScalar[];
+  /** Names of the step's further results: each a mean over the samples of the global batch. */
+  readonly metrics: readonly string[];
+
+  /** A lane's forward, recorded by the caller: float32 [samples × perSample, width] for each output. */
+  encode(input: EncoderInput): Tensor[];
+
+  /** Writes a lane's part of what is exchanged, one array per entry of `exchanged`. Not called where there is none. */
+  exchange(batch: GlobalBatch, lane: Lane, out: readonly Float32Array[]): void;
+
+  /** @param exchanged all lanes' numbers, one tensor [N × perSample] per entry of `exchanged` */
+  laneGradients(batch: GlobalBatch, lane: Lane, exchanged: readonly Tensor1D[]): LaneGradients;
+
+  /** What similarities are multiplied by, for the reader of a log; 1 where there are none. */
+  similarityScale(scalars: readonly number[]): number;
+}
