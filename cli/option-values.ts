@@ -1,5 +1,6 @@
 import { InvalidArgumentError, Option } from 'commander';
 import { ENGINE_NAMES, type EngineName } from '../engine/capabilities.ts';
+import { WEIGHT_KINDS } from '../worker/checkpoint/checkpoint-format.ts';
 
 /** Parser of an option that takes a whole number from `min` to `max`. */
 export function wholeNumber(min: number, max = Number.MAX_SAFE_INTEGER): (text: string) => number {
@@ -17,6 +18,13 @@ export type EngineChoice = 'auto' | EngineName;
 /** `--engine <name>` of every command that has one. */
 export function engineOption(description: string): Option {
   return new Option('--engine <name>', description).choices(['auto', ...ENGINE_NAMES]);
+}
+
+/** `--weights <which>` of the commands that read a checkpoint's weights. */
+export function weightsOption(): Option {
+  return new Option('--weights <which>', 'the weights of the step, or their moving average (train.ema)')
+    .choices([...WEIGHT_KINDS])
+    .default('last');
 }
 
 /** A TCP port; 0 lets the system choose. */

@@ -8,6 +8,7 @@ import type { Run } from '../../proto/gen/covey/v1/Run.ts';
 import type { RunClient } from '../../proto/run-client.ts';
 import { openDataset, splitManifestUrl } from '../../worker/data/dataset.ts';
 import { checkEngineFor } from '../../worker/train/check-engine.ts';
+import { checkParameterRules } from '../../worker/train/check-parameters.ts';
 import { startLocalCluster } from '../cluster/local-cluster.ts';
 import type { CommandContext } from '../context.ts';
 import { EXIT, type ExitCode } from '../exit-codes.ts';
@@ -50,7 +51,7 @@ export function addLaunchCommand(program: Command): void {
       runCommand<LaunchOptions>(async (context, [file = ''], options) => {
         const sets = [...(options.set ?? []), ...(options.engine ? [`workers.engine=${options.engine}`] : [])];
         const { config } = await readConfig(context, file, sets);
-        warnAboutEngine(config, context);
+        checkTraining(config, context);
         if (options.dryRun) return dryRun(context, config);
         if (options.local !== undefined) return launchLocally(context, config, options.local, options.resume ?? false);
         return launch(context, config, { detach: options.detach ?? false, resume: options.resume ?? false });
@@ -58,8 +59,9 @@ export function addLaunchCommand(program: Command): void {
     );
 }
 
-/** Refuses what the named engine cannot train; what `auto` will be only the workers know. */
-function warnAboutEngine(config: RunConfig, { output }: CommandContext): void {
+/** Refuses rules that do not fit the model, and what the named engine cannot train; what `auto` will be only the workers know. */
+function checkTraining(config: RunConfig, { output }: CommandContext): void {
+  checkParameterRules(config);
   const { engine } = config.workers;
   if (engine === 'auto') return;
   for (const warning of checkEngineFor(config, engine).warnings) output.warn(warning);

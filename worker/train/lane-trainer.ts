@@ -1,13 +1,5 @@
 import { CoveyError } from '../../common/errors.ts';
-import {
-  AdamW,
-  type Engine,
-  pixelsToTensor,
-  type Recording,
-  recordForward,
-  rootScope,
-  tf,
-} from '../../engine/index.ts';
+import { type Engine, pixelsToTensor, type Recording, recordForward, rootScope, tf } from '../../engine/index.ts';
 import type { ClipModel } from '../../models/clip/clip-model.ts';
 import { clipLaneGradients, clipLogSumExps, type GlobalEmbeddings } from '../objectives/clip.ts';
 import type { BlockingCollectives } from './blocking-collectives.ts';
@@ -15,6 +7,7 @@ import { type FlatLayout, flatLayout } from './flat-layout.ts';
 import { type LaneSchedule, laneSchedule } from './lane-schedule.ts';
 import { PhaseTimer } from './phase-timer.ts';
 import type { StateHeader, StateView } from './state-layout.ts';
+import { WeightUpdater, type WeightUpdaterOptions } from './weight-updater.ts';
 
 /** One lane's inputs: `laneBatch` pictures and captions. */
 export interface LaneInput {
@@ -47,9 +40,8 @@ export interface LaneTrainerOptions {
   readonly nonFinite: 'skip' | 'stop';
   /** Natural log. */
   readonly logitScaleMax: number;
-  readonly optimizer: { readonly beta1: number; readonly beta2: number; readonly eps: number };
-  /** Per parameter. */
-  readonly weightDecays: readonly number[];
+  /** How the weights change. */
+  readonly updater: WeightUpdaterOptions;
 }
 
 /** Collective operations of one step: gather embeddings, gather log-sum-exps, then one reduction per bucket. */
@@ -63,7 +55,7 @@ function sharedFloats(count: number): Float32Array {
 
 /**
  * The training step of one worker: its lanes forward, the exact global loss, its lanes backward while the reduction of finished
- * buckets is already on its way, one AdamW update. Owns the model's optimiser state; the caller owns the model and the engine.
+ * buckets is already on its way, one update of the weights. Owns the optimiser's state; the caller owns the model and the engine.
  *
  * Every lane is computed as its own fixed-shape micro-batch and summed in the fixed lane tree, so the update has the same bits
  * whoever holds which lanes.
@@ -73,9 +65,11 @@ export class LaneTrainer {
   readonly #options: LaneTrainerOptions;
   readonly #engine: Engine;
   readonly #model: ClipModel;
-  readonly #optimizer: AdamW;
+  readonly #updater: WeightUpdater;
   readonly #logitScaleIndex: number;
   readonly #variables: tf.Variable[];
+  /** Those that are not frozen: backward computes no other gradient. */
+  readonly #trainable: tf.Variable[];
   readonly #gathered: Float32Array;
   readonly #logSumExps: Float32Array;
   readonly #reduced: Float32Array;
@@ -90,11 +84,12 @@ export class LaneTrainer {
     this.layout = flatLayout(modules.model.parameters);
     this.#variables = modules.model.parameters.map((parameter) => parameter.variable);
     this.#logitScaleIndex = modules.model.parameters.findIndex((parameter) => parameter.name === 'logit_scale');
-    this.#optimizer = new AdamW(modules.engine, {
-      parameters: this.#variables,
-      weightDecays: options.weightDecays,
-      ...options.optimizer,
+    this.#updater = new WeightUpdater(options.updater, {
+      engine: modules.engine,
+      variables: this.#variables,
+      slots: this.layout.slots,
     });
+    this.#trainable = this.#updater.trainable.map((index) => this.#variables[index]!);
     const { globalBatch, embedDim } = options;
     this.#gathered = sharedFloats(2 * globalBatch * embedDim);
     this.#logSumExps = sharedFloats(2 * globalBatch);
@@ -198,7 +193,9 @@ export class LaneTrainer {
         const gradients = rootScope('loss', () => clipLaneGradients(this.#engine, all, lse, rows, scale));
         const sink = this.#gradientSink(position, opBase, collectives, tickets);
         sink.scalars(gradients.lossSum, gradients.dLogitScaleSum);
-        recordings[position]!.backward([gradients.dImage_RD, gradients.dText_RD], this.#variables, sink.gradient);
+        recordings[position]!.backward([gradients.dImage_RD, gradients.dText_RD], this.#trainable, (at, gradient) =>
+          sink.gradient(this.#updater.trainable[at]!, gradient),
+        );
         rootScope('gradient sums', () => sink.finish());
         tf.dispose([gradients.dImage_RD, gradients.dText_RD]);
       });
@@ -322,8 +319,9 @@ export class LaneTrainer {
     }
     if (finite) {
       const clip = gradClipNorm === undefined ? 1 : Math.min(1, gradClipNorm / (gradNorm + 1e-6));
-      this.#optimizer.step({ gradient, gradientScale: clip / globalBatch, lr });
+      this.#updater.step({ gradient, gradientScale: clip / globalBatch, lr });
       this.#clampLogitScale();
+      this.#updater.average();
     } else {
       this.#skippedSteps++;
     }
@@ -353,31 +351,19 @@ export class LaneTrainer {
     return this.#engine.digest(this.#variables);
   }
 
-  /** Copies weights and moments out. `step` is the index of the next step. */
-  exportState(view: StateView, step: number): void {
-    this.layout.slots.forEach(({ offset, length }, index) => {
-      this.#engine.readInto(this.#variables[index]!, view.weights.subarray(offset, offset + length));
-      this.#engine.readInto(this.#optimizer.firstMoments[index]!, view.firstMoments.subarray(offset, offset + length));
-      this.#engine.readInto(
-        this.#optimizer.secondMoments[index]!,
-        view.secondMoments.subarray(offset, offset + length),
-      );
-    });
-    view.writeHeader({ step, optimizerStep: this.#optimizer.stepCount, skippedSteps: this.#skippedSteps });
+  /** Names of the parts of the training state, in order. */
+  get stateSections(): readonly string[] {
+    return this.#updater.sections;
   }
 
-  /** Takes over weights and moments; returns the header. */
+  /** Copies the whole training state out. `step` is the index of the next step. */
+  exportState(view: StateView, step: number): void {
+    this.#updater.exportState(view, { step, skippedSteps: this.#skippedSteps });
+  }
+
+  /** Takes over a training state; returns the header. */
   importState(view: StateView): StateHeader {
-    const header = view.readHeader();
-    this.layout.slots.forEach(({ offset, length }, index) => {
-      this.#engine.writeFrom(this.#variables[index]!, view.weights.subarray(offset, offset + length));
-      this.#engine.writeFrom(this.#optimizer.firstMoments[index]!, view.firstMoments.subarray(offset, offset + length));
-      this.#engine.writeFrom(
-        this.#optimizer.secondMoments[index]!,
-        view.secondMoments.subarray(offset, offset + length),
-      );
-    });
-    this.#optimizer.stepCount = header.optimizerStep;
+    const header = this.#updater.importState(view);
     this.#skippedSteps = header.skippedSteps;
     return header;
   }
@@ -388,7 +374,7 @@ export class LaneTrainer {
   }
 
   dispose(): void {
-    this.#optimizer.dispose();
+    this.#updater.dispose();
   }
 }
 

@@ -1,8 +1,9 @@
 import type { ModelConfig, RunConfig } from '../../common/config/run-config.ts';
 import type { Engine } from '../../engine/index.ts';
 import { ClipModel } from '../../models/clip/clip-model.ts';
-import { parameterGroups } from '../../models/parameter-groups.ts';
+import { parameterRules } from '../../models/parameter-rules.ts';
 import { LaneTrainer } from './lane-trainer.ts';
+import { optimizerSpec } from './optimizer-spec.ts';
 
 /** What a run's config says about the model and its training; the rest of the config is of no concern to the numerics. */
 export interface TrainingConfig {
@@ -23,7 +24,6 @@ export function newTrainer(
     logitScaleInit: train.logitScaleInit,
     recompute: train.recompute,
   });
-  const { weightDecay, decayRule, gradClipNorm } = train.optimizer;
   const trainer = new LaneTrainer(
     {
       globalBatch: train.globalBatch,
@@ -33,11 +33,14 @@ export function newTrainer(
       mean: data.mean,
       std: data.std,
       precision: train.precision,
-      gradClipNorm,
+      gradClipNorm: train.optimizer.gradClipNorm,
       nonFinite: train.nonFinite,
       logitScaleMax: train.logitScaleMax,
-      optimizer: train.optimizer,
-      weightDecays: parameterGroups(model.parameters, decayRule).map((decayed) => (decayed ? weightDecay : 0)),
+      updater: {
+        optimizer: optimizerSpec(train.optimizer),
+        rules: parameterRules(model.parameters, train),
+        ema: train.ema,
+      },
     },
     { engine, model },
   );
