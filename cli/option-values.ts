@@ -1,6 +1,7 @@
 import { InvalidArgumentError, Option } from 'commander';
 import { ENGINE_NAMES, type EngineName } from '../engine/capabilities.ts';
 import { isDeviceChoice } from '../engine/devices.ts';
+import { WEIGHT_KINDS } from '../worker/checkpoint/checkpoint-format.ts';
 
 /** Parser of an option that takes a whole number from `min` to `max`. */
 export function wholeNumber(min: number, max = Number.MAX_SAFE_INTEGER): (text: string) => number {
@@ -26,6 +27,13 @@ export function deviceOption(description: string): Option {
     if (!isDeviceChoice(text)) throw new InvalidArgumentError('use auto, cpu, cuda or cuda:N.');
     return text;
   });
+}
+
+/** `--weights <which>` of the commands that read a checkpoint's weights. */
+export function weightsOption(): Option {
+  return new Option('--weights <which>', 'the weights of the step, or their moving average (train.ema)')
+    .choices([...WEIGHT_KINDS])
+    .default('last');
 }
 
 /** A TCP port; 0 lets the system choose. */

@@ -1,4 +1,5 @@
 import type { EngineName } from './capabilities.ts';
+import type { GradientNorms, LambMoments, LambNorms, UpdateRule, UpdateTarget } from './optim/update-rule.ts';
 import type { Tensor } from './tf.ts';
 
 /**
@@ -26,8 +27,14 @@ export interface Engine {
   addVectors(target: Float32Array, source: Float32Array): void;
   /** 16 hex digits over the exact bits of the tensors, in order. Equal digests mean equal weights. */
   digest(tensors: readonly Tensor[]): string;
-  /** Applies one AdamW update in place (see `optim/adamw.ts`). */
-  adamW(update: AdamWUpdate): void;
+  /** Applies an optimiser's rule to every parameter in place (`optim/update-rule.ts`). */
+  applyRule(rule: UpdateRule, target: UpdateTarget): void;
+  /** The norms that LARS divides; nothing changes. One weight decay per parameter. */
+  gradientNorms(weightDecays: readonly number[], target: UpdateTarget): GradientNorms[];
+  /** Advances LAMB's moments and gives the norms of its trust ratio; the parameters stay as they are. */
+  lambMoments(constants: LambMoments, target: UpdateTarget): LambNorms[];
+  /** average += weight·(value − average) in place: what does not move keeps its average exactly. */
+  averageInto(averages: readonly Tensor[], values: readonly Tensor[], weight: number): void;
   memory(): EngineMemory;
   /** From now on `memory().peakBytes` is counted from what is live at this moment. */
   resetPeakMemory(): void;
@@ -46,26 +53,4 @@ export interface EngineMemory {
   readonly peakBytes: number;
   /** What the process has from the system for it, used or not; at least `liveBytes` where it is known. */
   readonly reservedBytes: number;
-}
-
-/**
- * Decoupled weight decay (Loshchilov & Hutter 2019, Algorithm 2): p ← p·(1 − lr·λ) − lr·m̂/(√v̂ + ε). `gradient` is the flat
- * sum over the global batch; it is multiplied by `gradientScale` (1/globalBatch × clip factor) as it is read, once.
- */
-export interface AdamWUpdate {
-  readonly parameters: readonly Tensor[];
-  readonly firstMoments: readonly Tensor[];
-  readonly secondMoments: readonly Tensor[];
-  /** All parameters' gradients, concatenated in order; on a GPU also one tensor a parameter, which then need not pass through the host. */
-  readonly gradient: Float32Array | readonly Tensor[];
-  readonly gradientScale: number;
-  readonly weightDecays: readonly number[];
-  /** Multiplies `lr` per parameter (1 = as is, 0 = frozen). */
-  readonly lrScales: readonly number[];
-  readonly lr: number;
-  readonly beta1: number;
-  readonly beta2: number;
-  readonly eps: number;
-  /** 1 for the first update (bias correction). */
-  readonly step: number;
 }

@@ -1,8 +1,10 @@
 import { CoveyError } from '../common/errors.ts';
 import type { EngineName } from './capabilities.ts';
 import type { CountedStorage } from './counted-storage.ts';
-import type { AdamWUpdate, Engine, EngineMemory } from './engine.ts';
+import type { Engine, EngineMemory } from './engine.ts';
 import { digest, sumOfSquares } from './host-math.ts';
+import { applyRuleOnHost, gradientNormsOnHost, type HostSlice, lambMomentsOnHost } from './optim/host-rules.ts';
+import type { GradientNorms, LambMoments, LambNorms, UpdateRule, UpdateTarget } from './optim/update-rule.ts';
 import { memory, type Tensor } from './tf.ts';
 
 /** @throws INVALID_ARGUMENT where an array does not have as many elements as the tensor. */
@@ -23,16 +25,17 @@ export function floatsOf(tensor: Tensor): Float32Array {
   return values;
 }
 
-/** The flat gradient. @throws INVALID_ARGUMENT where it is none, or not as long as all parameters together. */
-export function flatGradient({ parameters, gradient }: AdamWUpdate): Float32Array {
+/** The gradient sums of the parameter at `index`. @throws INVALID_ARGUMENT where the flat gradient ends before them */
+export function gradientOf({ parameters, gradient, offsets }: UpdateTarget, index: number): Float32Array {
   if (!(gradient instanceof Float32Array)) {
     throw new CoveyError('INVALID_ARGUMENT', 'Cannot update: this engine takes the gradient as one flat array');
   }
-  const elements = parameters.reduce((sum, parameter) => sum + parameter.size, 0);
-  if (elements === gradient.length) return gradient;
+  const begin = offsets[index]!;
+  const end = begin + parameters[index]!.size;
+  if (begin >= 0 && end <= gradient.length) return gradient.subarray(begin, end);
   throw new CoveyError(
     'INVALID_ARGUMENT',
-    `Cannot update: the gradient has ${gradient.length} elements, the parameters ${elements}`,
+    `Cannot update: the gradient has ${gradient.length} elements, a parameter's are ${begin} to ${end}`,
   );
 }
 
@@ -79,7 +82,10 @@ export abstract class HostEngine implements Engine {
     return digest(tensors.map(floatsOf));
   }
 
-  abstract adamW(update: AdamWUpdate): void;
+  abstract applyRule(rule: UpdateRule, target: UpdateTarget): void;
+  abstract gradientNorms(weightDecays: readonly number[], target: UpdateTarget): GradientNorms[];
+  abstract lambMoments(constants: LambMoments, target: UpdateTarget): LambNorms[];
+  abstract averageInto(averages: readonly Tensor[], values: readonly Tensor[], weight: number): void;
 
   memory(): EngineMemory {
     const { numTensors, numBytes } = memory();
@@ -105,27 +111,35 @@ export abstract class InPlaceEngine extends HostEngine {
     this.writable(tensor).set(values);
   }
 
-  adamW(update: AdamWUpdate): void {
-    const gradient = flatGradient(update);
-    const { beta1, beta2, eps, gradientScale, step } = update;
-    const secondCorrection = 1 / Math.sqrt(1 - beta2 ** step);
-    let offset = 0;
-    update.parameters.forEach((tensor, index) => {
-      const parameter = this.writable(tensor);
-      const first = this.writable(update.firstMoments[index]!);
-      const second = this.writable(update.secondMoments[index]!);
-      const rate = update.lr * update.lrScales[index]!;
-      const decay = 1 - rate * update.weightDecays[index]!;
-      const stepSize = rate / (1 - beta1 ** step);
-      for (let i = 0; i < parameter.length; i++) {
-        const g = gradient[offset + i]! * gradientScale;
-        first[i] = beta1 * first[i]! + (1 - beta1) * g;
-        second[i] = beta2 * second[i]! + (1 - beta2) * g * g;
-        parameter[i] =
-          parameter[i]! * decay - (stepSize * first[i]!) / (Math.sqrt(second[i]!) * secondCorrection + eps);
-      }
-      offset += parameter.length;
+  applyRule(rule: UpdateRule, target: UpdateTarget): void {
+    target.parameters.forEach((_, index) => {
+      applyRuleOnHost(rule, this.#slice(target, index), index);
     });
+  }
+
+  gradientNorms(weightDecays: readonly number[], target: UpdateTarget): GradientNorms[] {
+    return target.parameters.map((_, index) => gradientNormsOnHost(this.#slice(target, index), weightDecays[index]!));
+  }
+
+  lambMoments(constants: LambMoments, target: UpdateTarget): LambNorms[] {
+    return target.parameters.map((_, index) => lambMomentsOnHost(constants, this.#slice(target, index), index));
+  }
+
+  averageInto(averages: readonly Tensor[], values: readonly Tensor[], weight: number): void {
+    averages.forEach((tensor, index) => {
+      const average = this.writable(tensor);
+      const value = floatsOf(values[index]!);
+      for (let i = 0; i < average.length; i++) average[i]! += weight * (value[i]! - average[i]!);
+    });
+  }
+
+  #slice(target: UpdateTarget, index: number): HostSlice {
+    return {
+      parameter: this.writable(target.parameters[index]!),
+      slots: target.slots.map((slot) => this.writable(slot[index]!)),
+      gradient: gradientOf(target, index),
+      gradientScale: target.gradientScale,
+    };
   }
 
   /** The tensor's storage, its own alone; valid until the next op. */

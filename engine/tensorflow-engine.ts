@@ -2,23 +2,10 @@ import { registerFallbacks } from './backend/fallback.ts';
 import { bytesOfRecord, loadTfjsNode, type TfjsNodeBackend } from './backend/tfjs-node.ts';
 import { tensorflowEnvironment } from './capabilities.ts';
 import { countedStorage } from './counted-storage.ts';
-import type { AdamWUpdate } from './engine.ts';
-import { checkLength, flatGradient, HostEngine } from './host-engine.ts';
-import {
-  add,
-  backend,
-  div,
-  findBackend,
-  mul,
-  registerBackend,
-  setBackend,
-  sqrt,
-  square,
-  sub,
-  type Tensor,
-  tensor,
-  tidy,
-} from './tf.ts';
+import { checkLength, gradientOf, HostEngine } from './host-engine.ts';
+import { advancedMoments, applyRuleOnTensors, lambDirection, normOf, type TensorSlice } from './optim/tensor-rules.ts';
+import type { GradientNorms, LambMoments, LambNorms, UpdateRule, UpdateTarget } from './optim/update-rule.ts';
+import { add, backend, findBackend, mul, registerBackend, setBackend, sub, type Tensor, tensor, tidy } from './tf.ts';
 
 /** Name under which tfjs-node's kernels register themselves. */
 const TENSORFLOW_BACKEND = 'tensorflow';
@@ -64,28 +51,49 @@ export class TensorflowEngine extends HostEngine {
     record.values = null;
   }
 
-  adamW(update: AdamWUpdate): void {
-    const gradient = flatGradient(update);
-    const { beta1, beta2, eps, gradientScale, step } = update;
-    const secondCorrection = 1 / Math.sqrt(1 - beta2 ** step);
-    let offset = 0;
-    update.parameters.forEach((parameter, index) => {
-      const first = update.firstMoments[index]!;
-      const second = update.secondMoments[index]!;
-      const rate = update.lr * update.lrScales[index]!;
-      const decay = 1 - rate * update.weightDecays[index]!;
-      const stepSize = rate / (1 - beta1 ** step);
-      const values = gradient.slice(offset, offset + parameter.size);
+  applyRule(rule: UpdateRule, target: UpdateTarget): void {
+    this.#forEach(target, (slice, index) => {
+      const updated = applyRuleOnTensors(rule, slice, index);
+      this.#exchange(slice.parameter, updated.parameter);
+      updated.slots.forEach((slot, at) => void this.#exchange(slice.slots[at]!, slot));
+    });
+  }
+
+  gradientNorms(weightDecays: readonly number[], target: UpdateTarget): GradientNorms[] {
+    return this.#forEach(target, ({ parameter, g }, index) => ({
+      parameter: normOf(parameter),
+      gradient: normOf(g),
+      decayed: normOf(add(g, mul(parameter, weightDecays[index]!))),
+    }));
+  }
+
+  lambMoments(constants: LambMoments, target: UpdateTarget): LambNorms[] {
+    return this.#forEach(target, (slice, index) => {
+      const moments = advancedMoments(constants, slice);
+      const { parameter, slots } = slice;
+      const update = normOf(lambDirection(constants, parameter, moments, constants.weightDecays[index]!));
+      moments.forEach((moment, at) => void this.#exchange(slots[at]!, moment));
+      return { parameter: normOf(parameter), update };
+    });
+  }
+
+  averageInto(averages: readonly Tensor[], values: readonly Tensor[], weight: number): void {
+    averages.forEach((average, index) => {
+      tidy(() => this.#exchange(average, add(average, mul(sub(values[index]!, average), weight))));
+    });
+  }
+
+  /** Calls `work` for each parameter in a `tidy` of its own. */
+  #forEach<T>(target: UpdateTarget, work: (slice: TensorSlice, index: number) => T): T[] {
+    return target.parameters.map((parameter, index) => {
+      const results: T[] = [];
       tidy(() => {
-        const g = mul(tensor(values, parameter.shape), gradientScale);
-        const m = add(mul(first, beta1), mul(g, 1 - beta1));
-        const v = add(mul(second, beta2), mul(square(g), 1 - beta2));
-        const change = div(mul(m, stepSize), add(mul(sqrt(v), secondCorrection), eps));
-        this.#exchange(parameter, sub(mul(parameter, decay), change));
-        this.#exchange(first, m);
-        this.#exchange(second, v);
+        // `slice`: the binding cannot read shared memory.
+        const values = gradientOf(target, index).slice();
+        const g = mul(tensor(values, parameter.shape), target.gradientScale);
+        results.push(work({ parameter, slots: target.slots.map((slot) => slot[index]!), g }, index));
       });
-      offset += parameter.size;
+      return results[0]!;
     });
   }
 

@@ -1,9 +1,10 @@
-import { CoveyError } from '../common/errors.ts';
 import { TORCH_BACKEND } from './backend/active.ts';
 import { registerTorchKernels } from './backend/kernels/register.ts';
 import { type TorchBackend, torchBackend } from './backend/torch-backend.ts';
 import { chooseDevice, countGpus, type Device, type DeviceChoice } from './devices.ts';
-import type { AdamWUpdate, Engine, EngineMemory } from './engine.ts';
+import type { Engine, EngineMemory } from './engine.ts';
+import type { UpdateArguments } from './native/load.ts';
+import type { GradientNorms, LambMoments, LambNorms, UpdateRule, UpdateTarget } from './optim/update-rule.ts';
 import { findBackend, memory, registerBackend, setBackend, type Tensor } from './tf.ts';
 
 const CPU: Device = { kind: 'cpu', index: 0 };
@@ -75,27 +76,45 @@ export class TorchEngine implements Engine {
     return this.#backend.addon.digest(this.#handles(tensors));
   }
 
-  adamW(update: AdamWUpdate): void {
-    const { parameters } = update;
-    if (update.lrScales.length !== parameters.length) {
-      throw new CoveyError('INVALID_ARGUMENT', 'Cannot update: one lr scale per parameter is needed');
+  applyRule(rule: UpdateRule, target: UpdateTarget): void {
+    const { addon } = this.#backend;
+    const common = this.#updateArguments(target);
+    const { weightDecays, rates } = rule;
+    switch (rule.kind) {
+      case 'adamW':
+        addon.adamW(...common, weightDecays, rates, rule.beta1, rule.beta2, rule.eps, rule.step);
+        break;
+      case 'momentum':
+        addon.momentum(...common, weightDecays, rule.trusts, rates, rule.momentum, rule.nesterov);
+        break;
+      case 'lion':
+        addon.lion(...common, weightDecays, rates, rule.beta1, rule.beta2);
+        break;
+      case 'lamb':
+        addon.lambStep(...common, ...lambArguments(rule), rates);
     }
-    this.#backend.addon.adamW(
-      this.#handles(parameters),
-      this.#handles(update.firstMoments),
-      this.#handles(update.secondMoments),
-      update.gradient instanceof Float32Array ? update.gradient : this.#handles(update.gradient),
-      update.gradientScale,
-      update.weightDecays,
-      update.lrScales,
-      update.lr,
-      update.beta1,
-      update.beta2,
-      update.eps,
-      update.step,
-      parameters.map((parameter) => this.#backend.recordOf(parameter).half ?? null),
-    );
-    for (const parameter of parameters) this.#backend.updated(parameter);
+    for (const parameter of target.parameters) this.#backend.updated(parameter);
+  }
+
+  gradientNorms(weightDecays: readonly number[], target: UpdateTarget): GradientNorms[] {
+    const out = new Float64Array(3 * target.parameters.length);
+    this.#backend.addon.gradientNorms(...this.#updateArguments(target), weightDecays, out);
+    return target.parameters.map((_, i) => ({
+      parameter: out[3 * i]!,
+      gradient: out[3 * i + 1]!,
+      decayed: out[3 * i + 2]!,
+    }));
+  }
+
+  lambMoments(constants: LambMoments, target: UpdateTarget): LambNorms[] {
+    const out = new Float64Array(2 * target.parameters.length);
+    this.#backend.addon.lambMoments(...this.#updateArguments(target), ...lambArguments(constants), out);
+    return target.parameters.map((_, i) => ({ parameter: out[2 * i]!, update: out[2 * i + 1]! }));
+  }
+
+  averageInto(averages: readonly Tensor[], values: readonly Tensor[], weight: number): void {
+    this.#backend.addon.averageInto(this.#handles(averages), this.#handles(values), weight);
+    for (const average of averages) this.#backend.written(average);
   }
 
   memory(): EngineMemory {
@@ -115,4 +134,21 @@ export class TorchEngine implements Engine {
   #handles(tensors: readonly Tensor[]): number[] {
     return tensors.map((tensor) => this.#backend.handleOf(tensor));
   }
+
+  #updateArguments({ parameters, slots, gradient, gradientScale, offsets }: UpdateTarget): UpdateArguments {
+    const [first, second] = slots;
+    return [
+      this.#handles(parameters),
+      first ? this.#handles(first) : null,
+      second ? this.#handles(second) : null,
+      gradient instanceof Float32Array ? gradient : this.#handles(gradient),
+      gradientScale,
+      offsets,
+      parameters.map((parameter) => this.#backend.recordOf(parameter).half ?? null),
+    ];
+  }
+}
+
+function lambArguments({ weightDecays, beta1, beta2, eps, step, biasCorrection }: LambMoments) {
+  return [weightDecays, beta1, beta2, eps, step, biasCorrection] as const;
 }

@@ -22,6 +22,8 @@ const cell = (text) => String(text).replaceAll('|', '\\|').replaceAll('\n', ' ')
 function limits(schema) {
   const parts = [];
   if (schema.exclusiveMinimum !== undefined) parts.push(`> ${schema.exclusiveMinimum}`);
+  if (schema.exclusiveMaximum !== undefined && schema.exclusiveMaximum < Number.MAX_SAFE_INTEGER)
+    parts.push(`< ${schema.exclusiveMaximum}`);
   if (schema.minimum !== undefined && schema.minimum > Number.MIN_SAFE_INTEGER) parts.push(`≥ ${schema.minimum}`);
   if (schema.maximum !== undefined && schema.maximum < Number.MAX_SAFE_INTEGER) parts.push(`≤ ${schema.maximum}`);
   return parts.length > 0 ? ` ${parts.join(', ')}` : '';

@@ -275,9 +275,9 @@ class WorkerProcess {
     const ready = await compute.request({ kind: 'initialise' });
     if (engine === 'auto') this.#checkEngine(config, ready.engine);
     logger.info({ engine: ready.description, parameters: ready.parameterFloats }, 'engine ready');
-    const stateBuffer = new SharedArrayBuffer(stateBytes(ready.parameterFloats));
+    const stateBuffer = new SharedArrayBuffer(stateBytes(ready));
     const checkpointer = new Checkpointer(
-      { run: config.run, keepLast: config.checkpoint.keepLast, parameterFloats: ready.parameterFloats },
+      { run: config.run, keepLast: config.checkpoint.keepLast, layout: ready },
       {
         compute,
         store,
@@ -286,7 +286,7 @@ class WorkerProcess {
         commit: (written, generation) => this.#link.commitCheckpoint(written, generation),
         onDone: (outcome) => this.#telemetry.checkpoint(outcome),
       },
-      new SharedArrayBuffer(stateBytes(ready.parameterFloats)),
+      new SharedArrayBuffer(stateBytes(ready)),
     );
     return {
       config,

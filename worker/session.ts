@@ -50,7 +50,7 @@ export class Session {
     this.#modules = modules;
     this.#events = events;
     this.#logger = logger;
-    this.#state = new StateView(modules.stateBuffer, modules.ready.parameterFloats);
+    this.#state = new StateView(modules.stateBuffer, modules.ready);
     this.#status = {
       generation: 0,
       state: 'JOINED',

@@ -5,6 +5,7 @@ import type { Origin } from '../../common/config/problems.ts';
 import { configJsonSchema } from '../../common/config/schema-keys.ts';
 import { CoveyError } from '../../common/errors.ts';
 import { checkEngineFor } from '../../worker/train/check-engine.ts';
+import { checkParameterRules } from '../../worker/train/check-parameters.ts';
 import type { CommandContext } from '../context.ts';
 import { EXIT } from '../exit-codes.ts';
 import { repeated } from '../option-values.ts';
@@ -52,6 +53,7 @@ function addValidate(config: Command): void {
       runCommand<ConfigOptions>(async (context, [file = ''], options) => {
         try {
           const { config: parsed, sha256 } = await readConfig(context, file, options.set);
+          checkParameterRules(parsed);
           if (parsed.workers.engine !== 'auto') checkEngineFor(parsed, parsed.workers.engine);
           context.output.result(
             { valid: true, run: parsed.run, sha256, problems: [] },

@@ -2,13 +2,14 @@ import { readFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import type { Command } from 'commander';
 import { CoveyError } from '../../common/errors.ts';
+import type { WeightKind } from '../../worker/checkpoint/checkpoint-format.ts';
 import { type Dataset, type LocatedSample, openDataset, splitManifestUrl } from '../../worker/data/dataset.ts';
 import type { EvalImage } from '../../worker/eval/zeroshot.ts';
 import type { CommandContext } from '../context.ts';
 import { EXIT } from '../exit-codes.ts';
 import { defaultCacheDir } from '../local-paths.ts';
 import { withStore } from '../open-store.ts';
-import { type EngineChoice, engineOption, repeated, wholeNumber } from '../option-values.ts';
+import { type EngineChoice, engineOption, repeated, weightsOption, wholeNumber } from '../option-values.ts';
 import { runCommand } from '../run-command.ts';
 import { StatusLine } from '../status-line.ts';
 import { findCheckpoint, type StoredRun, type StoredRunOptions, withStoredRun } from '../stored-run.ts';
@@ -18,6 +19,7 @@ interface ZeroShotCommandOptions extends StoredRunOptions {
   readonly classes?: string;
   readonly template?: readonly string[];
   readonly step?: number;
+  readonly weights: WeightKind;
   readonly threads?: number;
   readonly engine?: EngineChoice;
   readonly predictions?: boolean;
@@ -37,6 +39,7 @@ export function addEvalCommand(program: Command): void {
     .option('--classes <file>', 'class names, one per line (default: the labels that occur)')
     .option('--template <text>', '{} stands for the class name; several are averaged (default: {})', repeated)
     .option('--step <n>', 'checkpoint of this step (default: the newest that verifies)', wholeNumber(0))
+    .addOption(weightsOption())
     .option('--threads <n>', 'compute threads (default: all cores)', wholeNumber(1, 1024))
     .addOption(engineOption('engine (default: auto)'))
     .option('--predictions', 'with --json: also each picture’s five best classes')
@@ -72,7 +75,7 @@ async function zeroShot(run: StoredRun, options: ZeroShotCommandOptions, context
   const { storeOpener } = await import('../open-store.ts');
 
   const manifest = await findCheckpoint(run, options.step, context.signal);
-  const weights = await readWeights(run.store, manifest, context.signal);
+  const weights = await readWeights(run.store, manifest, options.weights, context.signal);
   const config = resolveModelConfig(run.config.model);
   const { mean, std, tokenizer: source } = run.config.data;
   const tokenizer = await openTokenizer(
@@ -99,7 +102,7 @@ async function zeroShot(run: StoredRun, options: ZeroShotCommandOptions, context
         { engine, model, tokenizer },
         context.signal,
       );
-      return { run: run.name, step: manifest.step, data: options.data, ...evaluated };
+      return { run: run.name, step: manifest.step, weights: options.weights, data: options.data, ...evaluated };
     });
   } finally {
     model.dispose();

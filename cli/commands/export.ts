@@ -5,12 +5,13 @@ import { CoveyError } from '../../common/errors.ts';
 import { exportHf } from '../../models/formats/hugging-face.ts';
 import { type ExportedModel, exportOpenClip } from '../../models/formats/open-clip.ts';
 import { resolveModelConfig } from '../../models/model-config.ts';
+import type { WeightKind } from '../../worker/checkpoint/checkpoint-format.ts';
 import { readWeights } from '../../worker/checkpoint/read-checkpoint.ts';
 import { openTokenizer } from '../../worker/data/open-tokenizer.ts';
 import type { CommandContext } from '../context.ts';
 import { EXIT } from '../exit-codes.ts';
 import { storeOpener } from '../open-store.ts';
-import { collected, wholeNumber } from '../option-values.ts';
+import { collected, weightsOption, wholeNumber } from '../option-values.ts';
 import { runCommand } from '../run-command.ts';
 import { findCheckpoint, type StoredRunOptions, withStoredRun } from '../stored-run.ts';
 
@@ -18,6 +19,7 @@ interface ExportOptions extends StoredRunOptions {
   readonly format: readonly string[];
   readonly out: string;
   readonly step?: number;
+  readonly weights: WeightKind;
 }
 
 const WRITERS: Readonly<Record<string, (folder: string, model: ExportedModel) => Promise<string[]>>> = {
@@ -37,6 +39,7 @@ export function addExportCommand(program: Command): void {
         .default(undefined, 'open_clip'),
     )
     .option('--step <n>', 'checkpoint of this step (default: the newest that verifies)', wholeNumber(0))
+    .addOption(weightsOption())
     .option('--store <url>', 'read this store directly, without a coordinator')
     .action(
       runCommand<ExportOptions>((context, [name = ''], options) =>
@@ -44,7 +47,7 @@ export function addExportCommand(program: Command): void {
           const formats = options.format ?? ['open_clip'];
           checkFormats(formats);
           const manifest = await findCheckpoint(run, options.step, context.signal);
-          const stored = await readWeights(run.store, manifest, context.signal);
+          const stored = await readWeights(run.store, manifest, options.weights, context.signal);
           const weights = new Map([...stored].map(([key, tensor]) => [key, tensor.values]));
           const model = { ...(await describeModel(run.config, context)), weights };
           const files: string[] = [];
@@ -52,7 +55,10 @@ export function addExportCommand(program: Command): void {
             const folder = formats.length > 1 ? `${options.out}/${format}` : options.out;
             files.push(...(await WRITERS[format]!(folder, model)));
           }
-          context.output.result({ run: name, step: manifest.step, formats, files }, files.join('\n'));
+          context.output.result(
+            { run: name, step: manifest.step, weights: options.weights, formats, files },
+            files.join('\n'),
+          );
           return EXIT.ok;
         }),
       ),

@@ -11,6 +11,7 @@ import { checkLabels } from '../../worker/data/label-index.ts';
 import { checkModelFor } from '../../worker/objectives/objective-inputs.ts';
 import { parameterSpecsFor } from '../../worker/objectives/trained-parameters.ts';
 import { checkEngineFor } from '../../worker/train/check-engine.ts';
+import { checkParameterRules } from '../../worker/train/check-parameters.ts';
 import { startLocalCluster } from '../cluster/local-cluster.ts';
 import type { CommandContext } from '../context.ts';
 import { EXIT, type ExitCode } from '../exit-codes.ts';
@@ -53,7 +54,7 @@ export function addLaunchCommand(program: Command): void {
       runCommand<LaunchOptions>(async (context, [file = ''], options) => {
         const sets = [...(options.set ?? []), ...(options.engine ? [`workers.engine=${options.engine}`] : [])];
         const { config } = await readConfig(context, file, sets);
-        warnAboutEngine(config, context);
+        checkTraining(config, context);
         await checkObjective(config, context);
         if (options.dryRun) return dryRun(context, config);
         if (options.local !== undefined) return launchLocally(context, config, options.local, options.resume ?? false);
@@ -62,8 +63,9 @@ export function addLaunchCommand(program: Command): void {
     );
 }
 
-/** Refuses what the named engine cannot train; what `auto` will be only the workers know. */
-function warnAboutEngine(config: RunConfig, { output }: CommandContext): void {
+/** Refuses rules that do not fit the model, and what the named engine cannot train; what `auto` will be only the workers know. */
+function checkTraining(config: RunConfig, { output }: CommandContext): void {
+  checkParameterRules(config);
   const { engine } = config.workers;
   if (engine === 'auto') return;
   for (const warning of checkEngineFor(config, engine).warnings) output.warn(warning);

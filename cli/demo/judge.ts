@@ -81,7 +81,7 @@ async function weightsOf(
   const store = openObjectStore(config.store, { logger });
   try {
     const manifest = await readManifest(store, checkpoint.manifestKey, { sha256: checkpoint.manifestSha256, signal });
-    const tensors = await readWeights(store, manifest, signal);
+    const tensors = await readWeights(store, manifest, 'last', signal);
     return new Map([...tensors].map(([name, { values }]) => [name, Float32Array.from(values)]));
   } finally {
     await store.close();

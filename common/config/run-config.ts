@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { augmentSchema } from './augment-config.ts';
+import { emaSchema, layerDecaySchema, lockSchema, optimizerSchema, parameterGroupSchema } from './optimizer-config.ts';
 
 /**
  * One schema for a run: what `run.yaml` may say, what a checkpoint stores, what resume compares. Strict everywhere: an
@@ -92,23 +93,6 @@ const dataSchema = z.strictObject({
   shuffleBlockShards: positiveInt.default(8).describe('Shards per shuffle block: samples mix within a block'),
 });
 
-const optimizerSchema = z
-  .strictObject({
-    lr: z.number().positive().default(5e-4),
-    beta1: fraction.default(0.9),
-    beta2: fraction.default(0.98),
-    eps: z.number().positive().default(1e-6),
-    weightDecay: z.number().min(0).default(0.2),
-    decayRule: z
-      .enum(['v4', 'legacy'])
-      .default('v4')
-      .describe('v4: ndim<=1 and class/positional embeddings excluded; legacy: ndim<2, bn, ln, bias, logit_scale'),
-    warmupSteps: z.int().min(0).default(10_000),
-    schedule: z.enum(['cosine', 'constant']).default('cosine'),
-    gradClipNorm: z.number().positive().optional(),
-  })
-  .prefault({});
-
 const trainSchema = z.strictObject({
   steps: positiveInt.describe('Updates in the whole run'),
   globalBatch: positiveInt,
@@ -132,6 +116,18 @@ const trainSchema = z.strictObject({
     .describe('What to do with a step whose loss or gradient is NaN or Inf'),
   nonFiniteMax: z.int().min(0).default(20).describe('Skipped steps beyond which the run stops'),
   optimizer: optimizerSchema,
+  groups: z
+    .array(parameterGroupSchema)
+    .min(1)
+    .optional()
+    .describe(
+      'Rules by parameter name: match (a regular expression over open_clip’s keys) with lrScale, weightDecay, frozen; where several match, the last that says something counts',
+    ),
+  layerDecay: layerDecaySchema
+    .optional()
+    .describe('Learning rate × this per layer below the head (BEiT, MAE); one number or one per tower'),
+  lock: lockSchema.optional().describe('Towers that are not trained (LiT): true, or all but their last groups'),
+  ema: emaSchema.optional().describe('Moving average of the weights, for `eval` and `export --weights ema`'),
   logitScaleInit: z.number().optional().describe('Natural log. Default: ln(1/0.07) for clip, ln 10 for siglip'),
   logitScaleMax: z.number().default(Math.log(100)).describe('Natural log; clamped to [0, this] after each update'),
 });
@@ -241,6 +237,15 @@ export const runConfigSchema = z
       });
     }
     for (const problem of lossProblems(config)) context.addIssue({ code: 'custom', ...problem });
+    const { cooldownSteps, milestones } = config.train.optimizer;
+    for (const [key, last] of Object.entries({ cooldownSteps, milestones: milestones?.at(-1) })) {
+      if (last === undefined || last <= config.train.steps) continue;
+      context.addIssue({
+        code: 'custom',
+        path: ['train', 'optimizer', key],
+        message: `must lie within train.steps (${config.train.steps}), reaches ${last}`,
+      });
+    }
     if (config.workers.min > lanes) {
       context.addIssue({
         code: 'custom',
@@ -284,4 +289,4 @@ export type VisionConfig = z.infer<typeof visionConfigSchema>;
 export type TextConfig = z.infer<typeof textConfigSchema>;
 export type LossConfig = z.infer<typeof lossSchema>;
 export type DataConfig = z.infer<typeof dataSchema>;
-export type OptimizerConfig = z.infer<typeof optimizerSchema>;
+export type { OptimizerConfig } from './optimizer-config.ts';

@@ -10,6 +10,7 @@ interface SchemaNode {
   readonly type?: string;
   readonly properties?: Readonly<Record<string, SchemaNode>>;
   readonly anyOf?: readonly SchemaNode[];
+  readonly items?: SchemaNode;
 }
 
 let rootNode: SchemaNode | undefined;
@@ -20,7 +21,8 @@ function nodesAt(path: readonly PropertyKey[]): readonly SchemaNode[] {
   let nodes = alternatives(rootNode);
   for (const key of path) {
     nodes = nodes.flatMap((node) => {
-      const next = Object.hasOwn(node.properties ?? {}, key) ? node.properties?.[String(key)] : undefined;
+      const member = Object.hasOwn(node.properties ?? {}, key) ? node.properties?.[String(key)] : undefined;
+      const next = member ?? (Number.isInteger(Number(key)) ? node.items : undefined);
       return next ? alternatives(next) : [];
     });
   }

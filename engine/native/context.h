@@ -147,6 +147,7 @@ void defineDispatcher(napi_env, napi_value exports);
 void defineTensorIo(napi_env, napi_value exports);
 void defineHostMath(napi_env, napi_value exports);
 void defineOptimizer(napi_env, napi_value exports);
+void defineLayerwise(napi_env, napi_value exports);
 void defineLinear(napi_env, napi_value exports);
 void defineLayerNorm(napi_env, napi_value exports);
 void defineActivation(napi_env, napi_value exports);

@@ -42,6 +42,7 @@ NAPI_MODULE_INIT() {
   defineTensorIo(env, exports);
   defineHostMath(env, exports);
   defineOptimizer(env, exports);
+  defineLayerwise(env, exports);
   defineLinear(env, exports);
   defineLayerNorm(env, exports);
   defineActivation(env, exports);

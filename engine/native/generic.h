@@ -33,6 +33,7 @@ napi_value maxPool2dGradient(Call&);
 napi_value globalAveragePool(Call&);
 napi_value globalAveragePoolGradient(Call&);
 napi_value adamW(Call&);
+napi_value averageInto(Call&);
 
 /// What sums, statistics and parameters' gradients are held in.
 inline at::ScalarType wideType(const Tensor& tensor) { return tensor.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }

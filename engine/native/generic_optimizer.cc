@@ -12,12 +12,11 @@ struct Group {
 };
 
 struct Rule {
-  double beta1, beta2, eps, lr, step;
+  double beta1, beta2, eps, step;
 };
 
 /// Loshchilov & Hutter 2019, Algorithm 2, in the rounding order of the own kernel.
-void update(Group& g, const Rule& rule, double weightDecay, double lrScale) {
-  const double rate = rule.lr * lrScale;
+void update(Group& g, const Rule& rule, double weightDecay, double rate) {
   at::_foreach_mul_(g.firsts, rule.beta1);
   at::_foreach_add_(g.firsts, g.gradients, 1 - rule.beta1);
   at::_foreach_mul_(g.seconds, rule.beta2);
@@ -44,15 +43,15 @@ std::vector<Tensor> gradientsOf(const Call& call, const std::vector<Tensor>& par
   }
   size_t length;
   const float* host = call.floats(3, &length);
-  int64_t total = 0;
-  for (const Tensor& parameter : parameters) total += parameter.numel();
-  TORCH_CHECK(total == static_cast<int64_t>(length), "adamW: gradient has ", length, " elements, the parameters ", total);
-  const Tensor flat = upload(call.context->place, host, {total}, at::kFloat).mul_(scale);
+  const auto offsets = call.numbers(5);
+  TORCH_CHECK(offsets.size() == parameters.size(), "adamW: one offset per parameter is needed");
+  const Tensor flat = upload(call.context->place, host, {static_cast<int64_t>(length)}, at::kFloat).mul_(scale);
   std::vector<Tensor> result;
-  int64_t offset = 0;
-  for (const Tensor& parameter : parameters) {
-    result.push_back(flat.narrow(0, offset, parameter.numel()).view(parameter.sizes()));
-    offset += parameter.numel();
+  for (size_t i = 0; i < parameters.size(); i++) {
+    const int64_t offset = static_cast<int64_t>(offsets[i]), size = parameters[i].numel();
+    TORCH_CHECK(offset >= 0 && offset + size <= static_cast<int64_t>(length), "adamW: gradient has ", length, " elements, a parameter's are ", offset,
+                " to ", offset + size);
+    result.push_back(flat.narrow(0, offset, size).view(parameters[i].sizes()));
   }
   return result;
 }
@@ -61,25 +60,32 @@ std::vector<Tensor> gradientsOf(const Call& call, const std::vector<Tensor>& par
 
 napi_value adamW(Call& call) {
   const auto parameters = call.tensors(0), firsts = call.tensors(1), seconds = call.tensors(2);
-  const auto weightDecays = call.numbers(5), lrScales = call.numbers(6);
-  const auto halves = call.optionalTensors(12);
+  const auto halves = call.optionalTensors(6);
+  const auto weightDecays = call.numbers(7), rates = call.numbers(8);
   const size_t count = parameters.size();
-  TORCH_CHECK(firsts.size() == count && seconds.size() == count && weightDecays.size() == count && lrScales.size() == count && halves.size() == count,
-              "adamW: one moment pair, weight decay, lr scale and bf16 copy (or null) per parameter are needed");
+  TORCH_CHECK(firsts.size() == count && seconds.size() == count && weightDecays.size() == count && rates.size() == count && halves.size() == count,
+              "adamW: one moment pair, weight decay, rate and bf16 copy (or null) per parameter are needed");
   const auto gradients = gradientsOf(call, parameters, call.number(4));
-  const Rule rule{call.number(8), call.number(9), call.number(10), call.number(7), call.number(11)};
+  const Rule rule{call.number(9), call.number(10), call.number(11), call.number(12)};
   std::map<std::pair<double, double>, Group> groups;
   for (size_t i = 0; i < count; i++) {
     TORCH_CHECK(parameters[i].scalar_type() == at::kFloat && parameters[i].is_contiguous(), "adamW: parameters must be contiguous float32, got ",
                 parameters[i].scalar_type(), " ", parameters[i].sizes());
-    Group& group = groups[{weightDecays[i], lrScales[i]}];
+    Group& group = groups[{weightDecays[i], rates[i]}];
     group.parameters.push_back(parameters[i]);
     group.firsts.push_back(firsts[i]);
     group.seconds.push_back(seconds[i]);
     group.gradients.push_back(gradients[i]);
   }
-  for (auto& [rates, group] : groups) update(group, rule, rates.first, rates.second);
+  for (auto& [key, group] : groups) update(group, rule, key.first, key.second);
   for (size_t i = 0; i < count; i++) if (halves[i].defined()) halves[i].copy_(parameters[i]);
+  return call.undefined();
+}
+
+napi_value averageInto(Call& call) {
+  const auto averages = call.tensors(0), values = call.tensors(1);
+  TORCH_CHECK(averages.size() == values.size(), "averageInto: ", averages.size(), " averages of ", values.size(), " tensors");
+  for (size_t i = 0; i < averages.size(); i++) averages[i].add_(values[i] - averages[i], call.number(2));
   return call.undefined();
 }
 

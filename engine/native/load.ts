@@ -34,6 +34,28 @@ export interface NativeProfile {
  * The C++ surface (engine/native/*.cc). Every returned handle is the caller's to release; arguments stay the caller's. Errors are JavaScript
  * exceptions with code `ATEN`. Shapes and formulas are documented at the C++ functions.
  */
+/** What every optimiser kernel begins with. A kernel without a slot takes null for it. */
+export type UpdateArguments = readonly [
+  parameters: readonly Handle[],
+  firstSlots: readonly Handle[] | null,
+  secondSlots: readonly Handle[] | null,
+  /** One flat array; on a GPU also one tensor a parameter (`adamW` alone). */
+  gradient: Float32Array | readonly Handle[],
+  gradientScale: number,
+  offsets: readonly number[],
+  /** bf16 copies to keep up to date. */
+  halves: readonly (Handle | null)[],
+];
+
+type LambArguments = readonly [
+  weightDecays: readonly number[],
+  beta1: number,
+  beta2: number,
+  eps: number,
+  step: number,
+  biasCorrection: boolean,
+];
+
 export interface Addon {
   /** [rank, ...shape] of the first tensor that the last `call` returned. */
   readonly meta: Int32Array;
@@ -82,21 +104,41 @@ export interface Addon {
   addVectors(target: Float32Array, source: Float32Array): void;
   digest(tensors: readonly Handle[]): string;
   adamW(
-    parameters: readonly Handle[],
-    firstMoments: readonly Handle[],
-    secondMoments: readonly Handle[],
-    /** One flat array; on a GPU also one tensor a parameter. */
-    gradient: Float32Array | readonly Handle[],
-    gradientScale: number,
-    weightDecays: readonly number[],
-    lrScales: readonly number[],
-    lr: number,
-    beta1: number,
-    beta2: number,
-    eps: number,
-    step: number,
-    halves: readonly (Handle | null)[],
+    ...update: [
+      ...UpdateArguments,
+      weightDecays: readonly number[],
+      rates: readonly number[],
+      beta1: number,
+      beta2: number,
+      eps: number,
+      step: number,
+    ]
   ): void;
+  momentum(
+    ...update: [
+      ...UpdateArguments,
+      weightDecays: readonly number[],
+      trusts: readonly number[],
+      rates: readonly number[],
+      momentum: number,
+      nesterov: boolean,
+    ]
+  ): void;
+  lion(
+    ...update: [
+      ...UpdateArguments,
+      weightDecays: readonly number[],
+      rates: readonly number[],
+      beta1: number,
+      beta2: number,
+    ]
+  ): void;
+  /** Per parameter ‖p‖, ‖g‖ and ‖g + λ·p‖ into `out`. */
+  gradientNorms(...update: [...UpdateArguments, weightDecays: readonly number[], out: Float64Array]): void;
+  /** Advances the moments; per parameter ‖p‖ and ‖u‖ into `out`. */
+  lambMoments(...update: [...UpdateArguments, ...LambArguments, out: Float64Array]): void;
+  lambStep(...update: [...UpdateArguments, ...LambArguments, rates: readonly number[]]): void;
+  averageInto(averages: readonly Handle[], values: readonly Handle[], weight: number): void;
 
   linear(x: Handle, weight: Handle, bias: Handle | null): Handle;
   linearInputGradient(dy: Handle, weight: Handle): Handle;

@@ -74,8 +74,8 @@ const FLOPS: Readonly<Record<string, Flops>> = {
   _FusedMatMul: tfjsProduct,
 };
 
-/** Parameters and both moments read and written, the gradient read. */
-const ADAMW_PASSES = 2;
+/** Optimiser kernels read and write their parameters and slots, and read the gradient. */
+const UPDATES = new Set(['adamW', 'momentum', 'lion', 'lambMoments', 'lambStep']);
 
 export function kernelCost(event: KernelEvent): KernelCost {
   return { flops: FLOPS[event.name]?.(event) ?? 0, bytes: bytesMoved(event) };
@@ -85,7 +85,7 @@ function bytesMoved(event: KernelEvent): number {
   const { name, inputs, outputs, aliases, hostBytes } = event;
   const sum = (tensors: readonly TensorShape[]) => tensors.reduce((total, tensor) => total + bytesOf(tensor), 0);
   if (name === 'release') return 0;
-  if (name === 'adamW') return ADAMW_PASSES * sum(inputs) + hostBytes;
+  if (UPDATES.has(name)) return 2 * sum(inputs) + hostBytes;
   // The target of addInto and addVectors is read and written.
   if (name === 'addVectors') return 1.5 * hostBytes;
   if (name === 'addInto') return sum(inputs) + 2 * hostBytes;

@@ -11,26 +11,26 @@ import {
   pruneCheckpoints,
   verifyCheckpoint,
 } from '../../worker/checkpoint/checkpoint-registry.ts';
-import { readCheckpointInto, readManifest } from '../../worker/checkpoint/read-checkpoint.ts';
+import { readCheckpointInto, readManifest, readWeights } from '../../worker/checkpoint/read-checkpoint.ts';
 import { type CheckpointFacts, writeCheckpoint } from '../../worker/checkpoint/write-checkpoint.ts';
-import { StateView, stateBytes } from '../../worker/train/state-layout.ts';
+import { type StateLayout, StateView, stateBytes } from '../../worker/train/state-layout.ts';
 
 const PARAMETERS = [
   { name: 'visual.proj', shape: [3, 4] },
   { name: 'ln_final.bias', shape: [5] },
   { name: 'logit_scale', shape: [] },
 ];
-const FLOATS = 18;
+const LAYOUT = { parameterFloats: 18, stateSections: ['weights', 'firstMoments', 'secondMoments'] };
 
 function facts(generation = 1): CheckpointFacts {
   const sha = 'ab'.repeat(32);
   return { run: 'r', generation, seed: 1, configSha256: sha, datasetSha256: sha, parameters: PARAMETERS };
 }
 
-function stateAt(step: number): StateView {
-  const view = new StateView(new SharedArrayBuffer(stateBytes(FLOATS)), FLOATS);
+function stateAt(step: number, layout: StateLayout = LAYOUT): StateView {
+  const view = new StateView(new SharedArrayBuffer(stateBytes(layout)), layout);
   const random = new RandomStream('state', step);
-  for (const part of [view.weights, view.firstMoments, view.secondMoments])
+  for (const part of layout.stateSections.map((name) => view.section(name)))
     part.forEach((_, i) => {
       part[i] = random.normal();
     });
@@ -63,9 +63,56 @@ describe('checkpoints', () => {
     const state = stateAt(40);
     const written = await writeCheckpoint(state, facts(), { store, clock: systemClock });
     const manifest = await readManifest(store, written.manifestKey, { sha256: written.manifestSha256 });
-    const back = new StateView(new SharedArrayBuffer(stateBytes(FLOATS)), FLOATS);
+    const back = new StateView(new SharedArrayBuffer(stateBytes(LAYOUT)), LAYOUT);
     await readCheckpointInto(back, manifest, store);
     expect(back.bytes).toEqual(state.bytes);
+  });
+
+  it.each([[['weights', 'momentum']], [['weights', 'firstMoments', 'secondMoments', 'ema']], [['weights']]])(
+    'come back bit for bit whatever the optimiser remembers: %s',
+    async (stateSections) => {
+      const store = newStore();
+      const layout = { ...LAYOUT, stateSections };
+      const state = stateAt(40, layout);
+      const written = await writeCheckpoint(state, facts(), { store, clock: systemClock });
+      const manifest = await readManifest(store, written.manifestKey);
+      expect(Object.keys(manifest.blobs)).toEqual(stateSections);
+      const back = new StateView(new SharedArrayBuffer(stateBytes(layout)), layout);
+      await readCheckpointInto(back, manifest, store);
+      expect(back.bytes).toEqual(state.bytes);
+      expect(await newestVerified(store, 'r')).toMatchObject({ step: 40, ok: true });
+    },
+  );
+
+  it('are refused by a run whose optimiser remembers something else, and so is the block itself', async () => {
+    const store = newStore();
+    const state = stateAt(40);
+    const written = await writeCheckpoint(state, facts(), { store, clock: systemClock });
+    const manifest = await readManifest(store, written.manifestKey);
+    const layout = { ...LAYOUT, stateSections: ['weights', 'momentum'] };
+    const other = new StateView(new SharedArrayBuffer(stateBytes(layout)), layout);
+    await expect(readCheckpointInto(other, manifest, store)).rejects.toThrow(
+      /holds weights, firstMoments, secondMoments, this optimiser needs weights, momentum/,
+    );
+    const taken = new StateView(state.buffer, {
+      ...LAYOUT,
+      stateSections: ['weights', 'secondMoments', 'firstMoments'],
+    });
+    expect(() => taken.readHeader()).toThrow(/not one of this model and optimiser/);
+  });
+
+  it('hand out the last weights or their average, and say so where there is none', async () => {
+    const store = newStore();
+    const layout = { ...LAYOUT, stateSections: ['weights', 'momentum', 'ema'] };
+    const state = stateAt(40, layout);
+    const written = await writeCheckpoint(state, facts(), { store, clock: systemClock });
+    const manifest = await readManifest(store, written.manifestKey);
+    const proj = async (kind: 'last' | 'ema') => (await readWeights(store, manifest, kind)).get('visual.proj')!.values;
+    expect(await proj('last')).toEqual(state.section('weights').slice(0, 12));
+    expect(await proj('ema')).toEqual(state.section('ema').slice(0, 12));
+    const plain = await writeCheckpoint(stateAt(50), facts(), { store, clock: systemClock });
+    const without = await readManifest(store, plain.manifestKey);
+    await expect(readWeights(store, without, 'ema')).rejects.toMatchObject({ code: 'NOT_FOUND' });
   });
 
   it('are refused when any byte of any blob is flipped, or a blob is gone', async () => {
@@ -81,7 +128,7 @@ describe('checkpoints', () => {
         const flipped = Uint8Array.from(bytes);
         flipped[at]! ^= 4;
         await store.put(key, flipped);
-        const into = new StateView(new SharedArrayBuffer(stateBytes(FLOATS)), FLOATS);
+        const into = new StateView(new SharedArrayBuffer(stateBytes(LAYOUT)), LAYOUT);
         await expect(readCheckpointInto(into, manifest, store)).rejects.toMatchObject({ code: 'DATA_CORRUPT' });
         expect(await verifyCheckpoint(store, listed!)).toMatchObject({ ok: false });
       }

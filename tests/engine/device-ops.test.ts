@@ -141,11 +141,13 @@ async function train(generic: boolean, gradientOf: () => Float32Array | tf.Tenso
 
 function updateFromTensors(
   engine: Awaited<ReturnType<typeof loadEngine>>,
-  { firstMoments, secondMoments }: AdamW,
+  optimiser: AdamW,
   { parameters, gradient, step }: { parameters: tf.Variable[]; gradient: tf.Tensor[]; step: number },
 ): void {
-  const rates = { weightDecays: [0.2, 0], lrScales: [1, 0.5], lr: 0.01, beta1: 0.9, beta2: 0.98, eps: 1e-6 };
-  engine.adamW({ parameters, firstMoments, secondMoments, gradient, gradientScale: 0.25, step, ...rates });
+  const constants = { beta1: 0.9, beta2: 0.98, eps: 1e-6, weightDecays: [0.2, 0], rates: [0.01, 0.005] };
+  const slots = optimiser.slots.map(({ tensors }) => tensors);
+  const target = { parameters, slots, gradient, offsets: [0, 120], gradientScale: 0.25 };
+  engine.applyRule({ kind: 'adamW', step, ...constants }, target);
 }
 
 it.skipIf(!hasTorch)("libtorch's own profiler writes a trace, or says which libtorch has one", async () => {

@@ -24,6 +24,43 @@ describe('learning rate', () => {
     expect(learningRate(0, 110, { ...cosine, warmupSteps: 0 })).toBe(1e-3);
   });
 
+  it('falls linearly to 0 after the warm-up', () => {
+    const linear = { ...cosine, schedule: 'linear' } as const;
+    expect(learningRate(4, 110, linear)).toBeCloseTo(5e-4, 12);
+    expect(learningRate(10, 110, linear)).toBeCloseTo(1e-3, 12);
+    expect(learningRate(85, 110, linear)).toBeCloseTo(2.5e-4, 12);
+    expect(learningRate(110, 110, linear)).toBe(0);
+  });
+
+  it('falls with the root of the steps, and in the cooldown to 0', () => {
+    const rsqrt = { ...cosine, schedule: 'rsqrt', timescaleSteps: 20, cooldownSteps: 30 } as const;
+    expect(learningRate(9, 110, rsqrt)).toBeCloseTo(1e-3, 12);
+    expect(learningRate(10, 110, rsqrt)).toBeCloseTo(1e-3, 12);
+    // 1/√(1 + 60/20) = 1/2 at step 70; at step 95 1/√(1 + 85/20), of which the cooldown leaves 15/30.
+    expect(learningRate(70, 110, rsqrt)).toBeCloseTo(5e-4, 12);
+    expect(learningRate(95, 110, rsqrt)).toBeCloseTo(0.5 * 4.364358e-4, 9);
+    // Without a timescale it is big_vision's: 10,000 steps.
+    const plain = { ...cosine, schedule: 'rsqrt' } as const;
+    expect(learningRate(30_010, 100_000, plain)).toBeCloseTo(5e-4, 12);
+  });
+
+  it('cools down from a constant rate as open_clip does, with its first step still whole', () => {
+    const cooled = { ...cosine, schedule: 'constant', cooldownSteps: 20 } as const;
+    expect(learningRate(50, 110, cooled)).toBe(1e-3);
+    expect(learningRate(90, 110, cooled)).toBe(1e-3);
+    expect(learningRate(91, 110, cooled)).toBeCloseTo(0.95e-3, 12);
+    expect(learningRate(109, 110, cooled)).toBeCloseTo(0.05e-3, 12);
+    expect(learningRate(110, 110, cooled)).toBe(0);
+  });
+
+  it('is multiplied at each milestone', () => {
+    const stepped = { ...cosine, schedule: 'step' } as const;
+    expect(learningRate(59, 110, { ...stepped, milestones: [60, 80] })).toBe(1e-3);
+    expect(learningRate(60, 110, { ...stepped, milestones: [60, 80] })).toBeCloseTo(1e-4, 12);
+    expect(learningRate(80, 110, { ...stepped, milestones: [60, 80] })).toBeCloseTo(1e-5, 12);
+    expect(learningRate(80, 110, { ...stepped, milestones: [60, 80], milestoneFactor: 0.5 })).toBeCloseTo(2.5e-4, 12);
+  });
+
   it('is finite when the run is no longer than the warm-up', () => {
     expect(learningRate(10, 10, cosine)).toBeGreaterThanOrEqual(0);
     expect(learningRate(12, 10, cosine)).toBeGreaterThanOrEqual(0);

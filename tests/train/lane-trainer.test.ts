@@ -1,12 +1,13 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { ModelConfig } from '../../common/config/run-config.ts';
 import { RandomStream } from '../../common/random.ts';
-import { type Engine, loadEngine, pixelsToTensor, recordForward, tf } from '../../engine/index.ts';
+import { type Engine, loadEngine, type OptimizerSpec, pixelsToTensor, recordForward, tf } from '../../engine/index.ts';
 import { ClipModel } from '../../models/clip/clip-model.ts';
 import { ClipObjective } from '../../worker/objectives/clip.ts';
 import { SoloCollectives } from '../../worker/train/blocking-collectives.ts';
 import { type LaneInput, LaneTrainer } from '../../worker/train/lane-trainer.ts';
 import { StateView, stateBytes } from '../../worker/train/state-layout.ts';
+import type { WeightUpdaterOptions } from '../../worker/train/weight-updater.ts';
 
 const GLOBAL_BATCH = 12;
 const MODEL: ModelConfig = {
@@ -17,6 +18,19 @@ const MODEL: ModelConfig = {
 };
 const MEAN = [0.5, 0.4, 0.3] as const;
 const STD = [0.2, 0.25, 0.3] as const;
+
+const betas = { beta1: 0.9, beta2: 0.98, eps: 1e-6 };
+/** Each optimiser, and every how many updates the weights are averaged (0: never). */
+const OPTIMIZERS = [
+  { name: 'adamw', variant: '', average: 0, ...betas },
+  { name: 'adamw', variant: '', average: 1, ...betas },
+  { name: 'sgd', variant: 'nesterov', average: 0, momentum: 0.9, nesterov: true },
+  { name: 'lars', variant: 'simclr', average: 0, momentum: 0.9, nesterov: false, trustCoefficient: 1e-3 },
+  { name: 'lars', variant: 'moco-v3', average: 0, momentum: 0.9, nesterov: false, trustCoefficient: 1e-3 },
+  { name: 'lars', variant: 'larc', average: 2, momentum: 0.9, nesterov: false, trustCoefficient: 1e-3 },
+  { name: 'lamb', variant: '', average: 3, ...betas, biasCorrection: true },
+  { name: 'lion', variant: '', average: 0, ...betas },
+];
 
 function batch(step: number): { pixels: Uint8Array; tokens: Int32Array } {
   const random = new RandomStream(3, 'batch', step);
@@ -41,6 +55,15 @@ function lanesOf(step: number, lanes: number): LaneInput[] {
   }));
 }
 
+/** The whole training state before step `step`. */
+function stateOf(trainer: LaneTrainer, step: number): StateView {
+  const { layout, stateSections } = trainer;
+  const state = { parameterFloats: layout.parameterFloats, stateSections };
+  const view = new StateView(new SharedArrayBuffer(stateBytes(state)), state);
+  trainer.exportState(view, step);
+  return view;
+}
+
 describe.each(['cpu', 'auto'] as const)('LaneTrainer on engine %s', (name) => {
   let engine: Engine;
   beforeAll(async () => {
@@ -48,7 +71,12 @@ describe.each(['cpu', 'auto'] as const)('LaneTrainer on engine %s', (name) => {
   });
   afterAll(() => engine.close());
 
-  function trainer(lanes: number, precision: 'fp32' | 'bf16' = 'fp32', recompute: 'none' | 'blocks' | number = 'none') {
+  function trainer(
+    lanes: number,
+    precision: 'fp32' | 'bf16' = 'fp32',
+    recompute: 'none' | 'blocks' | number = 'none',
+    updater: Partial<WeightUpdaterOptions> = {},
+  ) {
     const model = new ClipModel(MODEL, { seed: 5, precision, recompute });
     const made = new LaneTrainer(
       {
@@ -60,8 +88,12 @@ describe.each(['cpu', 'auto'] as const)('LaneTrainer on engine %s', (name) => {
         precision,
         gradClipNorm: undefined,
         nonFinite: 'skip',
-        optimizer: { beta1: 0.9, beta2: 0.98, eps: 1e-6 },
-        weightDecays: model.parameters.map(() => 0.1),
+        updater: {
+          optimizer: { name: 'adamw', beta1: 0.9, beta2: 0.98, eps: 1e-6 },
+          rules: model.parameters.map(() => ({ weightDecay: 0.1, lrScale: 1, frozen: false, adapted: true })),
+          ema: undefined,
+          ...updater,
+        },
       },
       { engine, model, objective: new ClipObjective({ logitScaleMax: Math.log(100) }, { engine, model }) },
     );
@@ -132,19 +164,85 @@ describe.each(['cpu', 'auto'] as const)('LaneTrainer on engine %s', (name) => {
     }
   });
 
-  it('continues bit for bit from an exported state', () => {
-    const whole = trainer(4);
+  it.each(OPTIMIZERS)('continues bit for bit from an exported state: $name $variant, average $average', (one) => {
+    const { average, ...optimizer } = one;
+    const options = {
+      optimizer: optimizer as OptimizerSpec,
+      ema: average ? { decay: 0.9, everySteps: average } : undefined,
+    };
+    const begin = () => trainer(4, 'fp32', 'none', options);
+    const whole = begin();
     for (let i = 0; i < 4; i++) whole.step(i, 1e-3);
-    const first = trainer(4);
+    const first = begin();
     for (let i = 0; i < 2; i++) first.step(i, 1e-3);
-    const floats = first.made.layout.parameterFloats;
-    const view = new StateView(new SharedArrayBuffer(stateBytes(floats)), floats);
-    first.made.exportState(view, 2);
-    const second = trainer(4);
+    const view = stateOf(first.made, 2);
+    const second = begin();
+    // Whatever it trained before must not show.
+    second.step(7, 1e-2);
     expect(second.made.importState(view).step).toBe(2);
     for (let i = 2; i < 4; i++) second.step(i, 1e-3);
     expect(second.made.weightsDigest()).toBe(whole.made.weightsDigest());
-    for (const one of [whole, first, second]) {
+    expect(stateOf(second.made, 4).bytes).toEqual(stateOf(whole.made, 4).bytes);
+    expect(second.made.stateSections.includes('ema')).toBe(average > 0);
+    for (const made of [whole, first, second]) {
+      made.made.dispose();
+      made.model.dispose();
+    }
+  });
+
+  it('averages the weights of every second update, as a plain loop over exported weights does', () => {
+    const { model, made, step } = trainer(4, 'fp32', 'none', { ema: { decay: 0.75, everySteps: 2 } });
+    const expected = Float64Array.from(stateOf(made, 0).section('weights'));
+    for (let i = 0; i < 4; i++) {
+      step(i, 1e-2);
+      const weights = stateOf(made, i + 1).section('weights');
+      if (i % 2 === 0) continue;
+      weights.forEach((value, at) => {
+        expected[at]! += 0.25 * (value - expected[at]!);
+      });
+    }
+    const average = stateOf(made, 4).section('ema');
+    average.forEach((value, at) => void expect(Math.abs(value - expected[at]!)).toBeLessThan(1e-6));
+    expect(average).not.toEqual(stateOf(made, 4).section('weights'));
+    made.dispose();
+    model.dispose();
+  });
+
+  it('never writes a frozen parameter, and trains the others as if it did not know', () => {
+    const rules = (frozen: (name: string) => boolean) => {
+      const model = new ClipModel(MODEL, { seed: 5, precision: 'fp32' });
+      const list = model.parameters.map(({ name: parameter }) => ({
+        weightDecay: 0.1,
+        lrScale: 1,
+        frozen: frozen(parameter),
+        adapted: true,
+      }));
+      model.dispose();
+      return list;
+    };
+    const locked = trainer(3, 'fp32', 'none', { rules: rules((parameter) => parameter.startsWith('visual.')) });
+    const partly = trainer(3, 'fp32', 'none', {
+      rules: rules((parameter) => parameter.startsWith('visual.') && parameter !== 'visual.proj'),
+    });
+    const free = trainer(3);
+    const before = free.model.readWeights();
+    for (const one of [locked, partly, free]) one.step(0, 1e-3);
+    for (const { name: parameter } of free.model.parameters) {
+      const [start, held, half, moved] = [before, ...[locked, partly, free].map((one) => one.model.readWeights())].map(
+        (weights) => weights!.get(parameter)!,
+      );
+      const isImage = parameter.startsWith('visual.');
+      // What is trained sees the gradients it always sees.
+      expect(held, parameter).toEqual(isImage ? start : moved);
+      expect(half, parameter).toEqual(isImage && parameter !== 'visual.proj' ? start : moved);
+    }
+    const { gradNorm } = locked.step(1, 1e-3);
+    expect(gradNorm).toBeGreaterThan(0);
+    expect(gradNorm).toBeLessThan(free.step(1, 1e-3).gradNorm);
+    const state = stateOf(locked.made, 2);
+    const { offset } = locked.made.layout.slots.find((slot) => slot.name === 'visual.proj')!;
+    expect(state.section('firstMoments')[offset]).toBe(0);
+    for (const one of [locked, partly, free]) {
       one.made.dispose();
       one.model.dispose();
     }

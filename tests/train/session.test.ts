@@ -5,7 +5,7 @@ import { Session } from '../../worker/session.ts';
 import type { SessionModules } from '../../worker/session-modules.ts';
 import { stateBytes } from '../../worker/train/state-layout.ts';
 
-const FLOATS = 4;
+const LAYOUT = { parameterFloats: 4, stateSections: ['weights', 'firstMoments', 'secondMoments'] };
 
 /** A session whose parts only note what is asked of them: what is tested is what it asks, and what it reports. */
 function newSession() {
@@ -17,8 +17,8 @@ function newSession() {
       timing: { collectiveTimeoutSeconds: 1 },
       checkpoint: { everySteps: 5 },
     },
-    ready: { parameterFloats: FLOATS, parameters: [], weightsDigest: 'seed' },
-    stateBuffer: new SharedArrayBuffer(stateBytes(FLOATS)),
+    ready: { ...LAYOUT, parameters: [], weightsDigest: 'seed' },
+    stateBuffer: new SharedArrayBuffer(stateBytes(LAYOUT)),
     compute: {
       epoch: 0,
       abandonQueued: () => asked.push('abandon'),

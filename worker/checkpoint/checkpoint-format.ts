@@ -20,14 +20,17 @@ export const checkpointManifestSchema = z.strictObject({
   datasetSha256: sha256,
   /** Order and shapes of the flat parameter vector. */
   parameters: z.array(z.strictObject({ name: z.string(), shape: z.array(z.int()) })),
-  blobs: z.strictObject({ weights: sha256, firstMoments: sha256, secondMoments: sha256 }),
-  blobBytes: z.strictObject({ weights: z.int(), firstMoments: z.int(), secondMoments: z.int() }),
+  /** One per section of the training state: the weights, what the optimiser remembers, the average. */
+  blobs: z.object({ weights: sha256 }).catchall(sha256),
+  blobBytes: z.object({ weights: z.int() }).catchall(z.int()),
   createdAt: z.string(),
 });
 
 export type CheckpointManifest = z.infer<typeof checkpointManifestSchema>;
-export const BLOB_NAMES = ['weights', 'firstMoments', 'secondMoments'] as const;
-export type BlobName = (typeof BLOB_NAMES)[number];
+
+/** Which weights of a checkpoint to evaluate or export: those of its step, or their moving average. */
+export const WEIGHT_KINDS = ['last', 'ema'] as const;
+export type WeightKind = (typeof WEIGHT_KINDS)[number];
 
 export function checkpointPrefix(run: string): string {
   return `runs/${run}/ckpt/`;

@@ -1,7 +1,7 @@
 import type { Clock } from '../../common/clock.ts';
 import { CoveyError } from '../../common/errors.ts';
 import type { ObjectStore } from '../../common/objectstore/object-store.ts';
-import { BLOB_NAMES, blobKey, type CheckpointManifest, checkpointPrefix } from './checkpoint-format.ts';
+import { blobKey, type CheckpointManifest, checkpointPrefix } from './checkpoint-format.ts';
 import { readBlob, readManifest } from './read-checkpoint.ts';
 
 export interface ListedCheckpoint {
@@ -48,7 +48,7 @@ export async function verifyCheckpoint(
   let bytes = 0;
   try {
     const manifest = await readManifest(store, listed.manifestKey, signal ? { signal } : {});
-    for (const name of BLOB_NAMES) bytes += (await readBlob(store, manifest, name, signal)).byteLength;
+    for (const name of Object.keys(manifest.blobs)) bytes += (await readBlob(store, manifest, name, signal)).byteLength;
     return { ...listed, ok: true, problem: undefined, bytes };
   } catch (thrown) {
     const error = CoveyError.from(thrown);

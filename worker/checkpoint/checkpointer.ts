@@ -3,7 +3,7 @@ import { CoveyError } from '../../common/errors.ts';
 import type { Logger } from '../../common/log.ts';
 import type { ObjectStore } from '../../common/objectstore/object-store.ts';
 import type { ComputeHandle } from '../train/compute-handle.ts';
-import { StateView } from '../train/state-layout.ts';
+import { type StateLayout, StateView } from '../train/state-layout.ts';
 import { pruneCheckpoints } from './checkpoint-registry.ts';
 import { type CheckpointFacts, type WrittenCheckpoint, writeCheckpoint } from './write-checkpoint.ts';
 
@@ -13,7 +13,7 @@ const BLOB_GRACE_MS = 10 * 60_000;
 export interface CheckpointerOptions {
   readonly run: string;
   readonly keepLast: number;
-  readonly parameterFloats: number;
+  readonly layout: StateLayout;
 }
 
 export interface CheckpointerModules {
@@ -44,7 +44,7 @@ export class Checkpointer {
   constructor(options: CheckpointerOptions, modules: CheckpointerModules, buffer: SharedArrayBuffer) {
     this.#options = options;
     this.#modules = modules;
-    this.#view = new StateView(buffer, options.parameterFloats);
+    this.#view = new StateView(buffer, options.layout);
   }
 
   /** Queues a snapshot of the state before step `step`; must be called right after step `step − 1` was queued. */

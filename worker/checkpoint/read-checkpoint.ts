@@ -3,14 +3,8 @@ import { CoveyError } from '../../common/errors.ts';
 import type { ObjectStore } from '../../common/objectstore/object-store.ts';
 import { RNG_VERSION } from '../../common/random.ts';
 import { type HostTensor, readSafetensors } from '../../models/formats/safetensors.ts';
-import type { StateView } from '../train/state-layout.ts';
-import {
-  BLOB_NAMES,
-  type BlobName,
-  blobKey,
-  type CheckpointManifest,
-  checkpointManifestSchema,
-} from './checkpoint-format.ts';
+import { EMA, type StateView, WEIGHTS } from '../train/state-layout.ts';
+import { blobKey, type CheckpointManifest, checkpointManifestSchema, type WeightKind } from './checkpoint-format.ts';
 
 function corrupt(what: string, fields: Record<string, unknown>): CoveyError {
   return new CoveyError('DATA_CORRUPT', `Cannot use the checkpoint: ${what}; see \`covey ckpt verify\``, { fields });
@@ -46,10 +40,11 @@ export async function readManifest(
 export async function readBlob(
   store: ObjectStore,
   manifest: CheckpointManifest,
-  name: BlobName,
+  name: string,
   signal?: AbortSignal,
 ): Promise<Uint8Array> {
   const expected = manifest.blobs[name];
+  if (expected === undefined) throw corrupt(`it has no ${name}`, { name, blobs: Object.keys(manifest.blobs) });
   const key = blobKey(manifest.run, expected);
   const { bytes } = await store.get(key, signal ? { signal } : {});
   const hash = createHash('sha256').update(bytes).digest('hex');
@@ -57,13 +52,20 @@ export async function readBlob(
   return bytes;
 }
 
-/** The weights alone, by parameter name, for evaluation and export. Verified. */
+/** The weights alone, by parameter name, for evaluation and export. Verified. @throws NOT_FOUND where the run kept no average */
 export async function readWeights(
   store: ObjectStore,
   manifest: CheckpointManifest,
+  kind: WeightKind,
   signal?: AbortSignal,
 ): Promise<ReadonlyMap<string, HostTensor>> {
-  return readSafetensors(await readBlob(store, manifest, 'weights', signal)).tensors;
+  if (kind === 'ema' && manifest.blobs[EMA] === undefined) {
+    throw new CoveyError(
+      'NOT_FOUND',
+      `Cannot use averaged weights: run ${manifest.run} was trained without train.ema; use --weights last`,
+    );
+  }
+  return readSafetensors(await readBlob(store, manifest, kind === 'ema' ? EMA : WEIGHTS, signal)).tensors;
 }
 
 /** Fills `state` from a checkpoint of the same model. Throws DATA_CORRUPT on any mismatch; `state` is then unusable. */
@@ -79,9 +81,17 @@ export async function readCheckpointInto(
       `Cannot resume: the checkpoint's randomness is version ${manifest.rngVersion}, this covey has ${RNG_VERSION}`,
     );
   }
-  for (const name of BLOB_NAMES) {
+  const stored = Object.keys(manifest.blobs);
+  const needed = state.layout.stateSections;
+  if (stored.length !== needed.length || needed.some((name) => !stored.includes(name))) {
+    throw new CoveyError(
+      'INVALID_ARGUMENT',
+      `Cannot resume: the checkpoint holds ${stored.join(', ')}, this optimiser needs ${needed.join(', ')}`,
+    );
+  }
+  for (const name of needed) {
     const { tensors } = readSafetensors(await readBlob(store, manifest, name, signal));
-    const flat = state[name];
+    const flat = state.section(name);
     let offset = 0;
     for (const parameter of manifest.parameters) {
       const tensor = tensors.get(parameter.name);

@@ -5,7 +5,7 @@ import type { ObjectStore } from '../../common/objectstore/object-store.ts';
 import { RNG_VERSION } from '../../common/random.ts';
 import { type HostTensor, writeSafetensors } from '../../models/formats/safetensors.ts';
 import type { StateView } from '../train/state-layout.ts';
-import { BLOB_NAMES, type BlobName, blobKey, type CheckpointManifest, manifestKey } from './checkpoint-format.ts';
+import { blobKey, type CheckpointManifest, manifestKey } from './checkpoint-format.ts';
 
 export interface CheckpointFacts {
   readonly run: string;
@@ -34,12 +34,12 @@ export async function writeCheckpoint(
   signal?: AbortSignal,
 ): Promise<WrittenCheckpoint> {
   const header = state.readHeader();
-  const blobs: Partial<Record<BlobName, string>> = {};
-  const blobBytes: Partial<Record<BlobName, number>> = {};
+  const blobs: Record<string, string> = {};
+  const blobBytes: Record<string, number> = {};
   let bytes = 0;
-  for (const name of BLOB_NAMES) {
+  for (const name of state.layout.stateSections) {
     throwIfAborted(signal);
-    const body = writeSafetensors(namedTensors(facts.parameters, state[name]), { covey: name });
+    const body = writeSafetensors(namedTensors(facts.parameters, state.section(name)), { covey: name });
     const hash = createHash('sha256').update(body).digest('hex');
     await storeBlob(modules.store, blobKey(facts.run, hash), body, signal);
     blobs[name] = hash;

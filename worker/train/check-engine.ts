@@ -8,7 +8,7 @@ import { resolveModelConfig } from '../../models/model-config.ts';
 const STEP_SECONDS_MAX = 600;
 /** A step longer than this is worth a word. */
 const STEP_SECONDS_WARN = 30;
-/** Weights, two moments, the flat gradient and its copy. */
+/** Weights, at most two slots of the optimiser, the flat gradient and its copy. */
 const FLOATS_PER_PARAMETER = 5;
 
 export interface EngineVerdict {
@@ -28,7 +28,8 @@ export function checkEngineFor(config: RunConfig, engine: EngineName): EngineVer
   const cost = stepCost(resolveModelConfig(config.model));
   const samples = config.train.globalBatch / config.workers.expected;
   const secondsPerStep = (cost.multiplyAddsPerSample * samples) / multiplyAddsPerSecond;
-  const memoryBytes = cost.activationBytesPerSample * samples + 4 * FLOATS_PER_PARAMETER * cost.parameters;
+  const floats = FLOATS_PER_PARAMETER + (config.train.ema ? 1 : 0);
+  const memoryBytes = cost.activationBytesPerSample * samples + 4 * floats * cost.parameters;
   const seconds = `about ${secondsPerStep.toPrecision(2)} s`;
   const problems: string[] = [];
   if (train !== true) problems.push(train);

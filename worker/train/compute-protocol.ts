@@ -4,6 +4,7 @@ import type { EngineName } from '../../engine/capabilities.ts';
 import type { EngineMemory, FallbackUse } from '../../engine/index.ts';
 import type { ComputeEnd } from '../collectives/sync-collectives.ts';
 import type { StepResult } from './lane-trainer.ts';
+import type { StateLayout } from './state-layout.ts';
 import type { TensorGrowth } from './tensor-watch.ts';
 
 /** Messages between a worker's main thread and its compute thread. Tensors stay in shared memory; these are only pointers to it. */
@@ -69,10 +70,9 @@ export interface StepReply extends StepResult {
   readonly engineFallback: EngineFallback;
 }
 
-export interface ComputeReady {
+export interface ComputeReady extends StateLayout {
   readonly engine: EngineName;
   readonly description: string;
-  readonly parameterFloats: number;
   readonly parameters: readonly { readonly name: string; readonly shape: readonly number[] }[];
   /** Of the weights drawn from the seed. */
   readonly weightsDigest: string;

@@ -94,6 +94,7 @@ class ComputeThread {
       engine: this.#engine.name,
       description: this.#engine.description,
       parameterFloats: trainer.layout.parameterFloats,
+      stateSections: trainer.stateSections,
       parameters: model.parameters.map(({ name, shape }) => ({ name, shape: [...shape] })),
       weightsDigest: trainer.weightsDigest(),
     };
@@ -134,7 +135,8 @@ class ComputeThread {
   }
 
   #view(buffer: SharedArrayBuffer): StateView {
-    return new StateView(buffer, this.#required.layout.parameterFloats);
+    const { layout, stateSections } = this.#required;
+    return new StateView(buffer, { parameterFloats: layout.parameterFloats, stateSections });
   }
 
   get #required(): LaneTrainer {

@@ -1,13 +1,5 @@
 import { assert, CoveyError } from '../../common/errors.ts';
-import {
-  AdamW,
-  type Engine,
-  pixelsToTensor,
-  type Recording,
-  recordForward,
-  rootScope,
-  tf,
-} from '../../engine/index.ts';
+import { type Engine, pixelsToTensor, type Recording, recordForward, rootScope, tf } from '../../engine/index.ts';
 import type { GlobalBatch, Lane, Objective, TrainedModel } from '../objectives/objective.ts';
 import type { BlockingCollectives } from './blocking-collectives.ts';
 import { type FlatLayout, flatLayout } from './flat-layout.ts';
@@ -16,6 +8,7 @@ import { LaneGather, sharedFloats } from './lane-gather.ts';
 import { type LaneSchedule, laneSchedule } from './lane-schedule.ts';
 import { PhaseTimer } from './phase-timer.ts';
 import type { StateHeader, StateView } from './state-layout.ts';
+import { WeightUpdater, type WeightUpdaterOptions } from './weight-updater.ts';
 
 /** One lane's inputs: what the objective takes of `laneBatch` samples, b. */
 export interface LaneInput {
@@ -49,9 +42,8 @@ export interface LaneTrainerOptions {
   readonly precision: 'fp32' | 'bf16';
   readonly gradClipNorm: number | undefined;
   readonly nonFinite: 'skip' | 'stop';
-  readonly optimizer: { readonly beta1: number; readonly beta2: number; readonly eps: number };
-  /** Per parameter. */
-  readonly weightDecays: readonly number[];
+  /** How the weights change. */
+  readonly updater: WeightUpdaterOptions;
 }
 
 /** Collective operations of one step: gather outputs, gather what the objective exchanges, then one reduction per bucket. */
@@ -64,7 +56,7 @@ const LABEL_ROWS = { name: 'label', perSample: 1, width: 1 };
 
 /**
  * The training step of one worker: its lanes forward, the objective's exact global loss, its lanes backward while the reduction of
- * finished buckets is already on its way, one AdamW update. Owns the model's optimiser state; the caller owns the rest.
+ * finished buckets is already on its way, one update of the weights. Owns the model's optimiser state; the caller owns the rest.
  *
  * Every lane is computed as its own fixed-shape micro-batch and summed in the fixed lane tree, so the update has the same bits
  * whoever holds which lanes.
@@ -74,8 +66,10 @@ export class LaneTrainer {
   readonly #options: LaneTrainerOptions;
   readonly #engine: Engine;
   readonly #objective: Objective;
-  readonly #optimizer: AdamW;
+  readonly #updater: WeightUpdater;
   readonly #variables: tf.Variable[];
+  /** Those that are not frozen: backward computes no other gradient. */
+  readonly #trainable: tf.Variable[];
   /** Parameter index of each of the objective's scalars. */
   readonly #scalarIndices: readonly number[];
   readonly #outputs: LaneGather;
@@ -100,11 +94,12 @@ export class LaneTrainer {
       assert(index >= 0, 'the model has the scalars of its objective', { name: scalar.name });
       return index;
     });
-    this.#optimizer = new AdamW(engine, {
-      parameters: this.#variables,
-      weightDecays: options.weightDecays,
-      ...options.optimizer,
+    this.#updater = new WeightUpdater(options.updater, {
+      engine,
+      variables: this.#variables,
+      slots: this.layout.slots,
     });
+    this.#trainable = this.#updater.trainable.map((index) => this.#variables[index]!);
     const { laneCount } = options;
     const gathered = objective.outputs.filter((output) => output.gathered);
     const labels = objective.inputs.labels && gathered.length > 0 ? [LABEL_ROWS] : [];
@@ -202,7 +197,9 @@ export class LaneTrainer {
         const sink = this.#sink(position, opBase, collectives, tickets);
         const scalars = new Map(this.#scalarIndices.map((index, i) => [index, result.dScalars[i]!]));
         sink.scalars([result.lossSum, ...result.metricSums], scalars);
-        recordings[position]!.backward(result.dOutputs, this.#variables, sink.gradient);
+        recordings[position]!.backward(result.dOutputs, this.#trainable, (at, gradient) =>
+          sink.gradient(this.#updater.trainable[at]!, gradient),
+        );
         rootScope('gradient sums', () => sink.finish());
         tf.dispose([...result.dOutputs]);
       });
@@ -261,8 +258,9 @@ export class LaneTrainer {
     }
     if (finite) {
       const clip = gradClipNorm === undefined ? 1 : Math.min(1, gradClipNorm / (gradNorm + 1e-6));
-      this.#optimizer.step({ gradient, gradientScale: clip / globalBatch, lr });
+      this.#updater.step({ gradient, gradientScale: clip / globalBatch, lr });
       this.#clampScalars();
+      this.#updater.average();
     } else {
       this.#skippedSteps++;
     }
@@ -306,31 +304,19 @@ export class LaneTrainer {
     return this.#engine.digest(this.#variables);
   }
 
-  /** Copies weights and moments out. `step` is the index of the next step. */
-  exportState(view: StateView, step: number): void {
-    this.layout.slots.forEach(({ offset, length }, index) => {
-      this.#engine.readInto(this.#variables[index]!, view.weights.subarray(offset, offset + length));
-      this.#engine.readInto(this.#optimizer.firstMoments[index]!, view.firstMoments.subarray(offset, offset + length));
-      this.#engine.readInto(
-        this.#optimizer.secondMoments[index]!,
-        view.secondMoments.subarray(offset, offset + length),
-      );
-    });
-    view.writeHeader({ step, optimizerStep: this.#optimizer.stepCount, skippedSteps: this.#skippedSteps });
+  /** Names of the parts of the training state, in order. */
+  get stateSections(): readonly string[] {
+    return this.#updater.sections;
   }
 
-  /** Takes over weights and moments; returns the header. */
+  /** Copies the whole training state out. `step` is the index of the next step. */
+  exportState(view: StateView, step: number): void {
+    this.#updater.exportState(view, { step, skippedSteps: this.#skippedSteps });
+  }
+
+  /** Takes over a training state; returns the header. */
   importState(view: StateView): StateHeader {
-    const header = view.readHeader();
-    this.layout.slots.forEach(({ offset, length }, index) => {
-      this.#engine.writeFrom(this.#variables[index]!, view.weights.subarray(offset, offset + length));
-      this.#engine.writeFrom(this.#optimizer.firstMoments[index]!, view.firstMoments.subarray(offset, offset + length));
-      this.#engine.writeFrom(
-        this.#optimizer.secondMoments[index]!,
-        view.secondMoments.subarray(offset, offset + length),
-      );
-    });
-    this.#optimizer.stepCount = header.optimizerStep;
+    const header = this.#updater.importState(view);
     this.#skippedSteps = header.skippedSteps;
     return header;
   }
@@ -341,7 +327,7 @@ export class LaneTrainer {
   }
 
   dispose(): void {
-    this.#optimizer.dispose();
+    this.#updater.dispose();
   }
 }
 

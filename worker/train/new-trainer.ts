@@ -1,9 +1,10 @@
 import type { ModelConfig, RunConfig } from '../../common/config/run-config.ts';
 import type { Engine } from '../../engine/index.ts';
-import { parameterGroups } from '../../models/parameter-groups.ts';
+import { parameterRules } from '../../models/parameter-rules.ts';
 import { newObjective } from '../objectives/new-objective.ts';
 import type { TrainedModel } from '../objectives/objective.ts';
 import { LaneTrainer } from './lane-trainer.ts';
+import { optimizerSpec } from './optimizer-spec.ts';
 
 /** What a run's config says about the model and its training; the rest of the config is of no concern to the numerics. */
 export interface TrainingConfig {
@@ -22,7 +23,6 @@ export function newTrainer(
 ): { readonly model: TrainedModel; readonly trainer: LaneTrainer } {
   const { data, train } = config;
   const { model, objective } = newObjective(config, modelConfig, engine);
-  const { weightDecay, decayRule, gradClipNorm } = train.optimizer;
   const trainer = new LaneTrainer(
     {
       globalBatch: train.globalBatch,
@@ -31,10 +31,13 @@ export function newTrainer(
       mean: data.mean,
       std: data.std,
       precision: train.precision,
-      gradClipNorm,
+      gradClipNorm: train.optimizer.gradClipNorm,
       nonFinite: train.nonFinite,
-      optimizer: train.optimizer,
-      weightDecays: parameterGroups(model.parameters, decayRule).map((decayed) => (decayed ? weightDecay : 0)),
+      updater: {
+        optimizer: optimizerSpec(train.optimizer),
+        rules: parameterRules(model.parameters, train),
+        ema: train.ema,
+      },
     },
     { engine, model, objective },
   );

@@ -1,9 +1,21 @@
-import { CoveyError } from '../../common/errors.ts';
+import { createHash } from 'node:crypto';
+import { assert, CoveyError } from '../../common/errors.ts';
+
+/** Names of parts that do not belong to an optimiser. */
+export const WEIGHTS = 'weights';
+/** The moving average of the weights. */
+export const EMA = 'ema';
 
 /**
- * The training state as one block of shared memory: a small header, then weights, first and second moments, each flat in
- * parameter order. It is what a peer sends to heal another, and what a checkpoint is cut from.
+ * The training state as one block of shared memory: a small header, then sections of one size, each flat in parameter order: the weights, the
+ * optimiser's slots, the average of the weights. It is what a peer sends to heal another, and what a checkpoint is cut from.
  */
+export interface StateLayout {
+  readonly parameterFloats: number;
+  /** Names in order; `weights` is the first. */
+  readonly stateSections: readonly string[];
+}
+
 const HEADER_BYTES = 64;
 const MAGIC = 0x43565931; // "CVY1"
 
@@ -16,40 +28,48 @@ export interface StateHeader {
   readonly skippedSteps: number;
 }
 
-export function stateBytes(parameterFloats: number): number {
-  return HEADER_BYTES + 3 * 4 * parameterFloats;
+export function stateBytes({ parameterFloats, stateSections }: StateLayout): number {
+  return HEADER_BYTES + stateSections.length * 4 * parameterFloats;
 }
 
 /** Typed views on a state block. */
 export class StateView {
   readonly buffer: SharedArrayBuffer;
-  readonly weights: Float32Array;
-  readonly firstMoments: Float32Array;
-  readonly secondMoments: Float32Array;
+  readonly layout: StateLayout;
   readonly #header: Float64Array;
+  /** Marks the sections' names, so that another optimiser's block is not taken for this one's. */
+  readonly #kind: number;
 
-  constructor(buffer: SharedArrayBuffer, parameterFloats: number) {
+  constructor(buffer: SharedArrayBuffer, layout: StateLayout) {
     this.buffer = buffer;
+    this.layout = layout;
     this.#header = new Float64Array(buffer, 0, HEADER_BYTES / 8);
-    this.weights = new Float32Array(buffer, HEADER_BYTES, parameterFloats);
-    this.firstMoments = new Float32Array(buffer, HEADER_BYTES + 4 * parameterFloats, parameterFloats);
-    this.secondMoments = new Float32Array(buffer, HEADER_BYTES + 8 * parameterFloats, parameterFloats);
+    this.#kind = createHash('sha256').update(layout.stateSections.join(' ')).digest().readUInt32LE();
+  }
+
+  /** A section's floats, all parameters one behind the other. */
+  section(name: string): Float32Array {
+    const { parameterFloats, stateSections } = this.layout;
+    const place = stateSections.indexOf(name);
+    assert(place >= 0, 'the state has the section', { name, stateSections });
+    return new Float32Array(this.buffer, HEADER_BYTES + place * 4 * parameterFloats, parameterFloats);
   }
 
   get bytes(): Uint8Array {
     return new Uint8Array(this.buffer);
   }
 
-  writeHeader(header: StateHeader): void {
-    this.#header.set([MAGIC, this.weights.length, header.step, header.optimizerStep, header.skippedSteps]);
+  writeHeader({ step, optimizerStep, skippedSteps }: StateHeader): void {
+    this.#header.set([MAGIC, this.layout.parameterFloats, step, optimizerStep, skippedSteps, this.#kind]);
   }
 
-  /** Throws DATA_CORRUPT where the block is not a state of this model. */
+  /** Throws DATA_CORRUPT where the block is not a state of this model and optimiser. */
   readHeader(): StateHeader {
-    const [magic, floats, step, optimizerStep, skippedSteps] = this.#header;
-    if (magic !== MAGIC || floats !== this.weights.length) {
-      throw new CoveyError('DATA_CORRUPT', 'Cannot use the training state: it is not one of this model', {
-        fields: { magic, floats, expectedFloats: this.weights.length },
+    const [magic, floats, step, optimizerStep, skippedSteps, kind] = this.#header;
+    const { parameterFloats, stateSections } = this.layout;
+    if (magic !== MAGIC || floats !== parameterFloats || kind !== this.#kind) {
+      throw new CoveyError('DATA_CORRUPT', 'Cannot use the training state: it is not one of this model and optimiser', {
+        fields: { magic, floats, expectedFloats: parameterFloats, stateSections },
       });
     }
     return { step: step!, optimizerStep: optimizerStep!, skippedSteps: skippedSteps! };
