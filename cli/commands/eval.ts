@@ -72,8 +72,10 @@ async function zeroShot(run: StoredRun, options: ZeroShotCommandOptions, context
   const { readWeights } = await import('../../worker/checkpoint/read-checkpoint.ts');
   const { openTokenizer } = await import('../../worker/data/open-tokenizer.ts');
   const { evaluateZeroShot } = await import('../../worker/eval/zeroshot.ts');
+  const { expectTextTower } = await import('../../worker/objectives/objective-inputs.ts');
   const { storeOpener } = await import('../open-store.ts');
 
+  expectTextTower(run.config.objective, 'evaluate zero-shot');
   const manifest = await findCheckpoint(run, options.step, context.signal);
   const weights = await readWeights(run.store, manifest, options.weights, context.signal);
   const config = resolveModelConfig(run.config.model);

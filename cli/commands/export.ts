@@ -8,6 +8,7 @@ import { resolveModelConfig } from '../../models/model-config.ts';
 import type { WeightKind } from '../../worker/checkpoint/checkpoint-format.ts';
 import { readWeights } from '../../worker/checkpoint/read-checkpoint.ts';
 import { openTokenizer } from '../../worker/data/open-tokenizer.ts';
+import { expectTextTower } from '../../worker/objectives/objective-inputs.ts';
 import type { CommandContext } from '../context.ts';
 import { EXIT } from '../exit-codes.ts';
 import { storeOpener } from '../open-store.ts';
@@ -76,6 +77,7 @@ function checkFormats(formats: readonly string[]): void {
 }
 
 async function describeModel(config: RunConfig, context: CommandContext): Promise<Omit<ExportedModel, 'weights'>> {
+  expectTextTower(config.objective, 'export');
   const model = resolveModelConfig(config.model);
   const { mean, std, tokenizer: source } = config.data;
   const tokenizer = await openTokenizer(
