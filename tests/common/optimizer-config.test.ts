@@ -1,5 +1,4 @@
 import { describe, expect, it } from 'vitest';
-import { configSha256 } from '../../common/config/canonical-json.ts';
 import { loadRunConfig } from '../../common/config/load-run-config.ts';
 import type { ConfigProblem } from '../../common/config/problems.ts';
 import { CoveyError } from '../../common/errors.ts';
@@ -64,12 +63,18 @@ describe('the optimiser’s configuration', () => {
     expect(await problemsOf(text(keys))).toContainEqual([path, expect.stringContaining(message)]);
   });
 
-  it('adds nothing to the config of a run that says nothing of it, so that its hash stays', async () => {
+  it('adds nothing to the config of a run that says nothing of it: its part of the hash stays', async () => {
     const { config } = await loadRunConfig({ text: text('') });
-    expect(Object.keys(config.train.optimizer).sort()).toEqual(
-      ['beta1', 'beta2', 'decayRule', 'eps', 'lr', 'schedule', 'warmupSteps', 'weightDecay'].sort(),
-    );
+    expect(config.train.optimizer).toEqual({
+      lr: 5e-4,
+      beta1: 0.9,
+      beta2: 0.98,
+      eps: 1e-6,
+      weightDecay: 0.2,
+      decayRule: 'v4',
+      warmupSteps: 10_000,
+      schedule: 'cosine',
+    });
     for (const key of ['groups', 'layerDecay', 'lock', 'ema']) expect(config.train).not.toHaveProperty(key);
-    expect(configSha256(config)).toBe('9b927545d9c059343a5ceb43761acfe9452f51ba47cfdee0154af55cd009f171');
   });
 });
