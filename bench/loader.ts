@@ -145,6 +145,7 @@ function onePass(dataset: Dataset, cache: ShardCache, decodedSide: number): () =
     pixels: new Uint8Array(loader.geometry.pixelBytes),
     tokens: new Int32Array(loader.geometry.tokenCount),
     labels: new Int32Array(loader.geometry.labelCount),
+    seeds: new Uint32Array(loader.geometry.seedCount),
   }));
   const normalised = new Float32Array(loader.geometry.pixelBytes);
   const tables = MEAN.map((mean, c) =>

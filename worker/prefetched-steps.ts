@@ -82,11 +82,12 @@ export class PrefetchedSteps implements StepSource {
   }
 
   #newSlot(): LaneBuffers {
-    const { pixelBytes, tokenCount, labelCount } = this.#loader.geometry;
+    const { pixelBytes, tokenCount, labelCount, seedCount } = this.#loader.geometry;
     return {
       pixels: new Uint8Array(new SharedArrayBuffer(pixelBytes)),
       tokens: new Int32Array(new SharedArrayBuffer(4 * tokenCount)),
       labels: new Int32Array(new SharedArrayBuffer(4 * labelCount)),
+      seeds: new Uint32Array(new SharedArrayBuffer(4 * seedCount)),
     };
   }
 }

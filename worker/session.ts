@@ -276,6 +276,7 @@ export class Session {
       configSha256,
       datasetSha256,
       parameters: ready.parameters,
+      buffers: ready.buffers,
     };
   }
 

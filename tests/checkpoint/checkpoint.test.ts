@@ -11,7 +11,7 @@ import {
   pruneCheckpoints,
   verifyCheckpoint,
 } from '../../worker/checkpoint/checkpoint-registry.ts';
-import { readCheckpointInto, readManifest, readWeights } from '../../worker/checkpoint/read-checkpoint.ts';
+import { readBuffers, readCheckpointInto, readManifest, readWeights } from '../../worker/checkpoint/read-checkpoint.ts';
 import { type CheckpointFacts, writeCheckpoint } from '../../worker/checkpoint/write-checkpoint.ts';
 import { type StateLayout, StateView, stateBytes } from '../../worker/train/state-layout.ts';
 
@@ -20,7 +20,7 @@ const PARAMETERS = [
   { name: 'ln_final.bias', shape: [5] },
   { name: 'logit_scale', shape: [] },
 ];
-const LAYOUT = { parameterFloats: 18, stateSections: ['weights', 'firstMoments', 'secondMoments'] };
+const LAYOUT = { parameterFloats: 18, bufferFloats: 0, stateSections: ['weights', 'firstMoments', 'secondMoments'] };
 
 function facts(generation = 1): CheckpointFacts {
   const sha = 'ab'.repeat(32);
@@ -83,6 +83,27 @@ describe('checkpoints', () => {
       expect(await newestVerified(store, 'r')).toMatchObject({ step: 40, ok: true });
     },
   );
+
+  it('carry the buffers of the model, of a size of their own', async () => {
+    const store = newStore();
+    const layout = { ...LAYOUT, bufferFloats: 7, stateSections: [...LAYOUT.stateSections, 'buffers'] };
+    const state = stateAt(40, layout);
+    const buffers = [
+      { name: 'queue', shape: [2, 3] },
+      { name: 'count', shape: [] },
+    ];
+    const written = await writeCheckpoint(state, { ...facts(), buffers }, { store, clock: systemClock });
+    const manifest = await readManifest(store, written.manifestKey);
+    const back = new StateView(new SharedArrayBuffer(stateBytes(layout)), layout);
+    await readCheckpointInto(back, manifest, store);
+    expect(back.bytes).toEqual(state.bytes);
+    const read = await readBuffers(store, manifest);
+    expect(read.get('queue')!.values).toEqual(state.section('buffers').slice(0, 6));
+    expect((await readBuffers(store, { ...manifest, blobs: { weights: manifest.blobs.weights } })).size).toBe(0);
+    const larger = { ...layout, bufferFloats: 8 };
+    const other = new StateView(new SharedArrayBuffer(stateBytes(larger)), larger);
+    await expect(readCheckpointInto(other, manifest, store)).rejects.toMatchObject({ code: 'DATA_CORRUPT' });
+  });
 
   it('are refused by a run whose optimiser remembers something else, and so is the block itself', async () => {
     const store = newStore();

@@ -67,11 +67,12 @@ async function withLoader<T>(
 }
 
 function buffers(loader: LaneLoader): LaneBuffers {
-  const { pixelBytes, tokenCount, labelCount } = loader.geometry;
+  const { pixelBytes, tokenCount, labelCount, seedCount } = loader.geometry;
   return {
     pixels: new Uint8Array(new SharedArrayBuffer(pixelBytes)),
     tokens: new Int32Array(new SharedArrayBuffer(4 * tokenCount)),
     labels: new Int32Array(new SharedArrayBuffer(4 * labelCount)),
+    seeds: new Uint32Array(new SharedArrayBuffer(4 * seedCount)),
   };
 }
 
@@ -224,6 +225,7 @@ describe('Prefetcher', () => {
       pixels: new Uint8Array(1),
       tokens: new Int32Array(1),
       labels: new Int32Array(0),
+      seeds: new Uint32Array(0),
     }));
     const loader = {
       load: (step: number, lane: number, _into: unknown, signal?: AbortSignal) =>

@@ -54,18 +54,26 @@ async function loadStep(lanes: number, options: Partial<LaneLoaderOptions>, step
       { ...fixed, decoded: { side: 24, bytesMax: 1e8 }, ...options },
       { dataset, cache, tokenizer: null, logger },
     );
-    const { pixelBytes, tokenCount, labelCount } = loader.geometry;
+    const { pixelBytes, tokenCount, labelCount, seedCount } = loader.geometry;
     const views: Buffer[][] = [];
-    const found = { ids: [] as string[], labels: [] as number[], replaced: [] as string[], tokenCount };
+    const found = {
+      ids: [] as string[],
+      labels: [] as number[],
+      seeds: [] as number[],
+      replaced: [] as string[],
+      tokenCount,
+    };
     for (let lane = 0; lane < lanes; lane++) {
       const into = {
         pixels: new Uint8Array(pixelBytes),
         tokens: new Int32Array(tokenCount),
         labels: new Int32Array(labelCount),
+        seeds: new Uint32Array(seedCount),
       };
       const loaded = await loader.load(step, lane, into);
       found.ids.push(...loaded.sampleIds);
       found.labels.push(...into.labels);
+      found.seeds.push(...into.seeds);
       found.replaced.push(...loaded.replaced.map(({ reason }) => reason));
       const b = GLOBAL_BATCH / lanes;
       for (let view = 0; view * b * PIXELS < pixelBytes; view++) {
@@ -100,6 +108,15 @@ describe('two views', () => {
     two.views[0]!.forEach((first, row) => {
       expect(first.equals(two.views[1]![row]!)).toBe(false);
     });
+  });
+});
+
+describe('seeds', () => {
+  it('are a sample’s own: another in every sample and step, the same however the step is cut', async () => {
+    const [first, second] = [await loadStep(1, {}), await loadStep(4, {}, 1)];
+    expect(first.seeds).toHaveLength(GLOBAL_BATCH);
+    expect(new Set([...first.seeds, ...second.seeds]).size).toBe(2 * GLOBAL_BATCH);
+    expect((await loadStep(8, {})).seeds).toEqual(first.seeds);
   });
 });
 

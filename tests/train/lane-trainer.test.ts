@@ -57,8 +57,8 @@ function lanesOf(step: number, lanes: number): LaneInput[] {
 
 /** The whole training state before step `step`. */
 function stateOf(trainer: LaneTrainer, step: number): StateView {
-  const { layout, stateSections } = trainer;
-  const state = { parameterFloats: layout.parameterFloats, stateSections };
+  const { layout, bufferFloats, stateSections } = trainer;
+  const state = { parameterFloats: layout.parameterFloats, bufferFloats, stateSections };
   const view = new StateView(new SharedArrayBuffer(stateBytes(state)), state);
   trainer.exportState(view, step);
   return view;

@@ -5,7 +5,7 @@ import { Session } from '../../worker/session.ts';
 import type { SessionModules } from '../../worker/session-modules.ts';
 import { stateBytes } from '../../worker/train/state-layout.ts';
 
-const LAYOUT = { parameterFloats: 4, stateSections: ['weights', 'firstMoments', 'secondMoments'] };
+const LAYOUT = { parameterFloats: 4, bufferFloats: 0, stateSections: ['weights', 'firstMoments', 'secondMoments'] };
 
 /** A session whose parts only note what is asked of them: what is tested is what it asks, and what it reports. */
 function newSession() {

@@ -20,7 +20,9 @@ export const checkpointManifestSchema = z.strictObject({
   datasetSha256: sha256,
   /** Order and shapes of the flat parameter vector. */
   parameters: z.array(z.strictObject({ name: z.string(), shape: z.array(z.int()) })),
-  /** One per section of the training state: the weights, what the optimiser remembers, the average. */
+  /** Order and shapes of the section `buffers`; absent where there is none. */
+  buffers: z.array(z.strictObject({ name: z.string(), shape: z.array(z.int()) })).optional(),
+  /** One per section of the training state: the weights, what the optimiser remembers, the average, the buffers. */
   blobs: z.object({ weights: sha256 }).catchall(sha256),
   blobBytes: z.object({ weights: z.int() }).catchall(z.int()),
   createdAt: z.string(),

@@ -3,7 +3,7 @@ import { CoveyError } from '../../common/errors.ts';
 import type { ObjectStore } from '../../common/objectstore/object-store.ts';
 import { RNG_VERSION } from '../../common/random.ts';
 import { type HostTensor, readSafetensors } from '../../models/formats/safetensors.ts';
-import { EMA, type StateView, WEIGHTS } from '../train/state-layout.ts';
+import { BUFFERS, EMA, type StateView, WEIGHTS } from '../train/state-layout.ts';
 import { blobKey, type CheckpointManifest, checkpointManifestSchema, type WeightKind } from './checkpoint-format.ts';
 
 function corrupt(what: string, fields: Record<string, unknown>): CoveyError {
@@ -52,6 +52,16 @@ export async function readBlob(
   return bytes;
 }
 
+/** What no gradient changes, by name: running statistics and the like; empty where the model has none. Verified. */
+export async function readBuffers(
+  store: ObjectStore,
+  manifest: CheckpointManifest,
+  signal?: AbortSignal,
+): Promise<ReadonlyMap<string, HostTensor>> {
+  if (manifest.blobs[BUFFERS] === undefined) return new Map();
+  return readSafetensors(await readBlob(store, manifest, BUFFERS, signal)).tensors;
+}
+
 /** The weights alone, by parameter name, for evaluation and export. Verified. @throws NOT_FOUND where the run kept no average */
 export async function readWeights(
   store: ObjectStore,
@@ -93,7 +103,7 @@ export async function readCheckpointInto(
     const { tensors } = readSafetensors(await readBlob(store, manifest, name, signal));
     const flat = state.section(name);
     let offset = 0;
-    for (const parameter of manifest.parameters) {
+    for (const parameter of name === BUFFERS ? (manifest.buffers ?? []) : manifest.parameters) {
       const tensor = tensors.get(parameter.name);
       if (!tensor || offset + tensor.values.length > flat.length)
         throw corrupt(`${name} lacks ${parameter.name}`, { parameter: parameter.name });

@@ -4,7 +4,7 @@ import { CoveyError, throwIfAborted } from '../../common/errors.ts';
 import type { ObjectStore } from '../../common/objectstore/object-store.ts';
 import { RNG_VERSION } from '../../common/random.ts';
 import { type HostTensor, writeSafetensors } from '../../models/formats/safetensors.ts';
-import type { StateView } from '../train/state-layout.ts';
+import { BUFFERS, type StateView } from '../train/state-layout.ts';
 import { blobKey, type CheckpointManifest, manifestKey } from './checkpoint-format.ts';
 
 export interface CheckpointFacts {
@@ -13,7 +13,14 @@ export interface CheckpointFacts {
   readonly seed: number;
   readonly configSha256: string;
   readonly datasetSha256: string;
-  readonly parameters: readonly { readonly name: string; readonly shape: readonly number[] }[];
+  readonly parameters: readonly NamedShape[];
+  /** Default none. */
+  readonly buffers?: readonly NamedShape[];
+}
+
+interface NamedShape {
+  readonly name: string;
+  readonly shape: readonly number[];
 }
 
 export interface WrittenCheckpoint {
@@ -39,7 +46,8 @@ export async function writeCheckpoint(
   let bytes = 0;
   for (const name of state.layout.stateSections) {
     throwIfAborted(signal);
-    const body = writeSafetensors(namedTensors(facts.parameters, state.section(name)), { covey: name });
+    const shapes = name === BUFFERS ? (facts.buffers ?? []) : facts.parameters;
+    const body = writeSafetensors(namedTensors(shapes, state.section(name)), { covey: name });
     const hash = createHash('sha256').update(body).digest('hex');
     await storeBlob(modules.store, blobKey(facts.run, hash), body, signal);
     blobs[name] = hash;
@@ -57,7 +65,8 @@ export async function writeCheckpoint(
     seed: facts.seed,
     configSha256: facts.configSha256,
     datasetSha256: facts.datasetSha256,
-    parameters: facts.parameters.map(({ name, shape }) => ({ name, shape: [...shape] })),
+    parameters: plainShapes(facts.parameters),
+    ...(facts.buffers?.length ? { buffers: plainShapes(facts.buffers) } : {}),
     blobs: blobs as CheckpointManifest['blobs'],
     blobBytes: blobBytes as CheckpointManifest['blobBytes'],
     createdAt: new Date(modules.clock.now()).toISOString(),
@@ -66,7 +75,11 @@ export async function writeCheckpoint(
   return { step: header.step, bytes, ...(await storeManifest(modules.store, key, manifest, signal)) };
 }
 
-function namedTensors(parameters: CheckpointFacts['parameters'], flat: Float32Array): Map<string, HostTensor> {
+function plainShapes(shapes: readonly NamedShape[]): { name: string; shape: number[] }[] {
+  return shapes.map(({ name, shape }) => ({ name, shape: [...shape] }));
+}
+
+function namedTensors(parameters: readonly NamedShape[], flat: Float32Array): Map<string, HostTensor> {
   const tensors = new Map<string, HostTensor>();
   let offset = 0;
   for (const { name, shape } of parameters) {

@@ -3,7 +3,7 @@ import pLimit, { type LimitFunction } from 'p-limit';
 import type { AugmentConfig } from '../../common/config/augment-config.ts';
 import { CoveyError, throwIfAborted } from '../../common/errors.ts';
 import type { Logger } from '../../common/log.ts';
-import { RandomStream } from '../../common/random.ts';
+import { mixKey, RandomStream } from '../../common/random.ts';
 import { TrainTransform } from '../../models/preprocess/train-transform.ts';
 import type { ViewIdentity } from '../../models/preprocess/view-identity.ts';
 import type { Tokenizer } from '../../models/tokenizer/tokenizer.ts';
@@ -56,6 +56,16 @@ export interface LaneBuffers {
   readonly tokens: Int32Array;
   /** Class indices, [laneBatch]; empty without labels. */
   readonly labels: Int32Array;
+  /** One 32-bit seed per sample, [laneBatch], a pure function of (plan's seed, epoch, sample). */
+  readonly seeds: Uint32Array;
+}
+
+/** Sizes of a lane's buffers, in the order of `LaneBuffers`. */
+export interface LaneGeometry {
+  readonly pixelBytes: number;
+  readonly tokenCount: number;
+  readonly labelCount: number;
+  readonly seedCount: number;
 }
 
 export interface ReplacedSample {
@@ -119,12 +129,13 @@ export class LaneLoader {
   }
 
   /** Sizes of the buffers that `load` fills. */
-  get geometry(): { readonly pixelBytes: number; readonly tokenCount: number; readonly labelCount: number } {
+  get geometry(): LaneGeometry {
     const { plan, imageSide } = this.options;
     return {
       pixelBytes: this.#views * plan.laneBatch * imageSide ** 2 * 3,
       tokenCount: plan.laneBatch * (this.#tokenizer?.contextLength ?? 0),
       labelCount: this.#labels === undefined ? 0 : plan.laneBatch,
+      seedCount: plan.laneBatch,
     };
   }
 
@@ -161,7 +172,7 @@ export class LaneLoader {
     return { step, lane, epoch, sampleIds, replaced };
   }
 
-  /** Caption and label of a sample that was not refused. */
+  /** Caption, label and seed of a sample that was not refused. */
   #describe(located: LocatedSample, epoch: number, row: number, into: LaneBuffers): void {
     const tokenizer = this.#tokenizer;
     if (tokenizer !== null) {
@@ -169,6 +180,7 @@ export class LaneLoader {
     }
     const label = this.#labels?.indexOf(located.record);
     if (typeof label === 'number') into.labels[row] = label;
+    into.seeds[row] = mixKey('sample', this.options.plan.seed, epoch, located.sampleIndex)[0];
   }
 
   async #fillOrReplace(
@@ -263,12 +275,12 @@ export class LaneLoader {
   }
 
   #checkBuffers(into: LaneBuffers): void {
-    const { pixelBytes, tokenCount, labelCount } = this.geometry;
-    const { pixels, tokens, labels } = into;
-    if (pixels.length === pixelBytes && tokens.length === tokenCount && labels.length === labelCount) return;
+    const wanted = Object.values(this.geometry);
+    const given = [into.pixels.length, into.tokens.length, into.labels.length, into.seeds.length];
+    if (wanted.every((count, i) => count === given[i])) return;
     throw new CoveyError(
       'INVALID_ARGUMENT',
-      `Cannot load a lane: buffers hold ${pixels.length} bytes, ${tokens.length} tokens and ${labels.length} labels, a lane has ${pixelBytes}, ${tokenCount} and ${labelCount}`,
+      `Cannot load a lane: buffers hold [${given}] bytes, tokens, labels and seeds, a lane has [${wanted}]`,
     );
   }
 }

@@ -13,7 +13,27 @@ import type { RowRange } from './tiles.ts';
 /** What is learnt, and the parameters that learn it. */
 export interface TrainedModel {
   readonly parameters: readonly NamedVariable[];
+  /**
+   * State that no gradient changes: running statistics, a momentum encoder, a queue. It belongs to the training state as the weights do:
+   * a checkpoint and a healing peer carry it, the digest covers it. Default none.
+   */
+  readonly buffers?: readonly NamedVariable[];
+  /** Default none. */
+  readonly statistics?: LaneStatistics;
   dispose(): void;
+}
+
+/**
+ * What a forward in training finds out about its lane and what the model keeps an average of: batch norm's means and variances. The mean
+ * over all lanes is taken in the lane tree, so it is the same, bit for bit, whoever holds which lanes.
+ */
+export interface LaneStatistics {
+  /** Floats of one lane. */
+  readonly length: number;
+  /** Those of the lane that was encoded last; asked for right after `encode`. */
+  read(out: Float32Array): void;
+  /** Takes the mean over all lanes over. Called once the step's update is applied, with the same bits on every worker. */
+  apply(mean: Float32Array): void;
 }
 
 /** What an objective takes of every sample. */
@@ -52,6 +72,10 @@ export interface EncoderInput {
   readonly pixels_BHWC: Tensor;
   /** [samples, contextLength]; empty without captions. */
   readonly tokens: Int32Array;
+  /** Classes, [samples]; empty without labels. */
+  readonly labels: Int32Array;
+  /** What a sample's own randomness (masks, dropped patches, rotations) is drawn from: a pure function of (run's seed, epoch, sample). */
+  readonly seeds: Uint32Array;
 }
 
 /** What a lane's loss is computed from, besides the lane itself. */
@@ -76,8 +100,8 @@ export interface Lane {
 }
 
 export interface LaneGradients {
-  /** Of the summed global loss, one for each output, in its shape. The caller disposes them. */
-  readonly dOutputs: readonly Tensor[];
+  /** Of the summed global loss, one for each output, in its shape; null where none flows back. The caller disposes them. */
+  readonly dOutputs: readonly (Tensor | null)[];
   /** This lane's share of the summed loss. */
   readonly lossSum: number;
   /** This lane's shares of the gradients of the objective's scalars, in the order declared. */
@@ -86,6 +110,17 @@ export interface LaneGradients {
   readonly metricSums: readonly number[];
 }
 
+/** A step whose update has been applied. */
+export interface FinishedStep {
+  /** Its index. */
+  readonly step: number;
+  /** Of each gathered output, in the order declared: all lanes' rows, in lane order, [N × perSample × width]. */
+  readonly gathered: readonly Float32Array[];
+  /** As in `GlobalBatch`. */
+  readonly labels: Int32Array;
+}
+
+/** A step may be given up half-way and computed again, so nothing but `afterUpdate` changes any state. */
 export interface Objective {
   readonly inputs: ObjectiveInputs;
   /** What `encode` makes of a lane. */
@@ -104,6 +139,12 @@ export interface Objective {
 
   /** @param exchanged all lanes' numbers, one tensor [N × perSample] per entry of `exchanged` */
   laneGradients(batch: GlobalBatch, lane: Lane, exchanged: readonly Tensor1D[]): LaneGradients;
+
+  /**
+   * Moves the objective's own state on (the model's buffers: momentum encoder, queue), once an update has been applied; not after a step
+   * that was skipped or given up. Every worker must do the same to the bit.
+   */
+  afterUpdate?(finished: FinishedStep): void;
 
   /** What similarities are multiplied by, for the reader of a log; 1 where there are none. */
   similarityScale(scalars: readonly number[]): number;

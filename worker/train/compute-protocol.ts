@@ -32,6 +32,7 @@ export interface LaneSlot {
   readonly pixels: Uint8Array;
   readonly tokens: Int32Array;
   readonly labels: Int32Array;
+  readonly seeds: Uint32Array;
 }
 
 export type ComputeRequest =
@@ -74,6 +75,7 @@ export interface ComputeReady extends StateLayout {
   readonly engine: EngineName;
   readonly description: string;
   readonly parameters: readonly { readonly name: string; readonly shape: readonly number[] }[];
+  readonly buffers: readonly { readonly name: string; readonly shape: readonly number[] }[];
   /** Of the weights drawn from the seed. */
   readonly weightsDigest: string;
 }

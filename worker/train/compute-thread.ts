@@ -94,8 +94,10 @@ class ComputeThread {
       engine: this.#engine.name,
       description: this.#engine.description,
       parameterFloats: trainer.layout.parameterFloats,
+      bufferFloats: trainer.bufferFloats,
       stateSections: trainer.stateSections,
       parameters: model.parameters.map(({ name, shape }) => ({ name, shape: [...shape] })),
+      buffers: (model.buffers ?? []).map(({ name, shape }) => ({ name, shape: [...shape] })),
       weightsDigest: trainer.weightsDigest(),
     };
   }
@@ -135,8 +137,8 @@ class ComputeThread {
   }
 
   #view(buffer: SharedArrayBuffer): StateView {
-    const { layout, stateSections } = this.#required;
-    return new StateView(buffer, { parameterFloats: layout.parameterFloats, stateSections });
+    const { layout, bufferFloats, stateSections } = this.#required;
+    return new StateView(buffer, { parameterFloats: layout.parameterFloats, bufferFloats, stateSections });
   }
 
   get #required(): LaneTrainer {

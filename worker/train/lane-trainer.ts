@@ -1,6 +1,7 @@
 import { assert, CoveyError } from '../../common/errors.ts';
 import { type Engine, pixelsToTensor, type Recording, recordForward, rootScope, tf } from '../../engine/index.ts';
-import type { GlobalBatch, Lane, Objective, TrainedModel } from '../objectives/objective.ts';
+import type { NamedVariable } from '../../models/named-variables.ts';
+import type { GlobalBatch, Lane, LaneStatistics, Objective, TrainedModel } from '../objectives/objective.ts';
 import type { BlockingCollectives } from './blocking-collectives.ts';
 import { type FlatLayout, flatLayout } from './flat-layout.ts';
 import { GradientSink } from './gradient-sink.ts';
@@ -19,6 +20,8 @@ export interface LaneInput {
   readonly tokens: Int32Array;
   /** Classes, [b]; empty or absent without labels. */
   readonly labels?: Int32Array;
+  /** One for each sample, [b]: see `EncoderInput.seeds`. Absent: zeros. */
+  readonly seeds?: Uint32Array;
 }
 
 export interface StepResult {
@@ -66,6 +69,8 @@ export class LaneTrainer {
   readonly #options: LaneTrainerOptions;
   readonly #engine: Engine;
   readonly #objective: Objective;
+  readonly #buffers: readonly NamedVariable[];
+  readonly #statistics: LaneStatistics | undefined;
   readonly #updater: WeightUpdater;
   readonly #variables: tf.Variable[];
   /** Those that are not frozen: backward computes no other gradient. */
@@ -76,7 +81,7 @@ export class LaneTrainer {
   readonly #exchanged: LaneGather;
   readonly #reduced: Float32Array;
   #schedule: LaneSchedule | undefined;
-  #buffers: Float32Array[] = [];
+  #partials: Float32Array[] = [];
   #skippedSteps = 0;
 
   constructor(
@@ -87,7 +92,10 @@ export class LaneTrainer {
     this.#options = options;
     this.#engine = engine;
     this.#objective = objective;
-    this.layout = flatLayout(model.parameters, 1 + objective.metrics.length);
+    this.#buffers = model.buffers ?? [];
+    this.#statistics = model.statistics;
+    const statistics = model.statistics?.length ?? 0;
+    this.layout = flatLayout(model.parameters, 1 + objective.metrics.length + statistics);
     this.#variables = model.parameters.map((parameter) => parameter.variable);
     this.#scalarIndices = objective.scalars.map((scalar) => {
       const index = model.parameters.findIndex((parameter) => parameter.name === scalar.name);
@@ -98,6 +106,7 @@ export class LaneTrainer {
       engine,
       variables: this.#variables,
       slots: this.layout.slots,
+      buffers: this.#buffers.map(({ variable }) => variable),
     });
     this.#trainable = this.#updater.trainable.map((index) => this.#variables[index]!);
     const { laneCount } = options;
@@ -111,7 +120,8 @@ export class LaneTrainer {
   /** Takes a range of lanes for the next steps. */
   holdLanes(begin: number, end: number): void {
     this.#schedule = laneSchedule(this.#options.laneCount, { begin, end });
-    while (this.#buffers.length < this.#schedule.bufferCount) this.#buffers.push(sharedFloats(this.layout.totalFloats));
+    while (this.#partials.length < this.#schedule.bufferCount)
+      this.#partials.push(sharedFloats(this.layout.totalFloats));
   }
 
   /**
@@ -120,7 +130,7 @@ export class LaneTrainer {
    */
   step(stepIndex: number, lr: number, lanes: readonly LaneInput[], collectives: BlockingCollectives): StepResult {
     const timer = new PhaseTimer();
-    const recordings: Recording[] = [];
+    const recordings: ForwardLane[] = [];
     const opBase = stepIndex * (OP_FIRST_BUCKET + this.layout.buckets.length);
     try {
       for (const input of lanes) recordings.push(this.#forward(input));
@@ -129,9 +139,9 @@ export class LaneTrainer {
       timer.mark('gather');
       this.#backward(opBase, lanes, recordings, collectives, timer);
     } finally {
-      for (const recording of recordings) recording.dispose();
+      for (const { recording } of recordings) recording.dispose();
     }
-    const result = rootScope('optimiser', () => this.#update(lr, timer));
+    const result = rootScope('optimiser', () => this.#update(stepIndex, lr, timer));
     return { ...result, phaseSeconds: timer.seconds };
   }
 
@@ -140,15 +150,18 @@ export class LaneTrainer {
   }
 
   /** Encodes a lane and writes what others need of it into its block of the gather. */
-  #forward(input: LaneInput): Recording {
+  #forward(input: LaneInput): ForwardLane {
     const { imageSide, mean, std, precision } = this.#options;
     const { inputs, outputs } = this.#objective;
     const samples = this.#laneBatch;
     const shape: [number, number, number, number] = [inputs.views * samples, imageSide, imageSide, 3];
     const pixels_BHWC = rootScope('host copies', () => pixelsToTensor(input.pixels, shape, { mean, std, precision }));
+    const { tokens, seeds = new Uint32Array(samples) } = input;
     let recording: Recording;
     try {
-      recording = recordForward(() => this.#objective.encode({ samples, pixels_BHWC, tokens: input.tokens }));
+      recording = recordForward(() =>
+        this.#objective.encode({ samples, pixels_BHWC, tokens, labels: labelsOf(input), seeds }),
+      );
     } finally {
       pixels_BHWC.dispose();
     }
@@ -159,33 +172,39 @@ export class LaneTrainer {
       });
       if (inputs.labels && gathered.length > 0) this.#outputs.own(input.lane, gathered.length).set(labelsOf(input));
     });
-    return recording;
+    const statistics = new Float32Array(this.#statistics?.length ?? 0);
+    this.#statistics?.read(statistics);
+    return { recording, statistics };
   }
 
   /** Uploads all lanes' gathered rows. The caller disposes `gathered`. */
   #globalBatch(): GlobalBatch {
     const { globalBatch: samples } = this.#options;
-    const { outputs, inputs } = this.#objective;
+    const { outputs } = this.#objective;
     const specs = outputs.filter((output) => output.gathered);
     const gathered = specs.map(({ perSample, width }, kind) =>
       tf.tensor2d(this.#outputs.all(kind), [samples * perSample, width]),
     );
-    const takesLabels = inputs.labels && specs.length > 0;
-    const labels = Int32Array.from(takesLabels ? this.#outputs.all(specs.length) : []);
-    return { samples, gathered, labels, scalars: this.#readScalars() };
+    return { samples, gathered, labels: this.#gatheredLabels(), scalars: this.#readScalars() };
+  }
+
+  #gatheredLabels(): Int32Array {
+    const { outputs, inputs } = this.#objective;
+    const kinds = outputs.filter((output) => output.gathered).length;
+    return Int32Array.from(inputs.labels && kinds > 0 ? this.#outputs.all(kinds) : []);
   }
 
   #backward(
     opBase: number,
     lanes: readonly LaneInput[],
-    recordings: readonly Recording[],
+    recordings: readonly ForwardLane[],
     collectives: BlockingCollectives,
     timer: PhaseTimer,
   ): void {
     const batch = rootScope('host copies', () => this.#globalBatch());
     const held = lanes.map((input, position): Lane => {
       const samples = { begin: input.lane * this.#laneBatch, count: this.#laneBatch };
-      return { samples, outputs: recordings[position]!.outputs, labels: labelsOf(input) };
+      return { samples, outputs: recordings[position]!.recording.outputs, labels: labelsOf(input) };
     });
     let exchanged: tf.Tensor1D[] = [];
     const tickets: number[] = [];
@@ -196,12 +215,13 @@ export class LaneTrainer {
         const result = rootScope('loss', () => this.#objective.laneGradients(batch, lane, exchanged));
         const sink = this.#sink(position, opBase, collectives, tickets);
         const scalars = new Map(this.#scalarIndices.map((index, i) => [index, result.dScalars[i]!]));
-        sink.scalars([result.lossSum, ...result.metricSums], scalars);
-        recordings[position]!.backward(result.dOutputs, this.#trainable, (at, gradient) =>
+        const { recording, statistics } = recordings[position]!;
+        sink.scalars([result.lossSum, ...result.metricSums, ...statistics], scalars);
+        recording.backward(result.dOutputs, this.#trainable, (at, gradient) =>
           sink.gradient(this.#updater.trainable[at]!, gradient),
         );
         rootScope('gradient sums', () => sink.finish());
-        tf.dispose([...result.dOutputs]);
+        tf.dispose(result.dOutputs.filter((one) => one !== null));
       });
       timer.mark('backward');
       rootScope('collectives', () => {
@@ -237,7 +257,7 @@ export class LaneTrainer {
       engine: this.#engine,
       layout: this.layout,
       schedule,
-      buffers: this.#buffers,
+      buffers: this.#partials,
       reduced: this.#reduced,
       collectives,
       opFirstBucket: opBase + OP_FIRST_BUCKET,
@@ -245,7 +265,7 @@ export class LaneTrainer {
     });
   }
 
-  #update(lr: number, timer: PhaseTimer): Omit<StepResult, 'phaseSeconds'> {
+  #update(step: number, lr: number, timer: PhaseTimer): Omit<StepResult, 'phaseSeconds'> {
     const { globalBatch, gradClipNorm, nonFinite } = this.#options;
     const gradient = this.#reduced.subarray(0, this.layout.parameterFloats);
     const loss = this.#reduced[this.layout.parameterFloats]! / globalBatch;
@@ -261,12 +281,29 @@ export class LaneTrainer {
       this.#updater.step({ gradient, gradientScale: clip / globalBatch, lr });
       this.#clampScalars();
       this.#updater.average();
+      this.#moveOn(step);
     } else {
       this.#skippedSteps++;
     }
     timer.mark('optim');
     const logitScale = this.#objective.similarityScale(this.#readScalars());
     return { loss, logitScale, metrics: this.#readMetrics(), gradNorm, skipped: !finite };
+  }
+
+  /** What is state and not weights follows the update. */
+  #moveOn(step: number): void {
+    const statistics = this.#statistics;
+    if (statistics !== undefined) {
+      const first = this.layout.totalFloats - statistics.length;
+      statistics.apply(this.#reduced.slice(first).map((sum) => sum / this.#options.laneCount));
+    }
+    if (this.#objective.afterUpdate === undefined) return;
+    const gathered = this.#objective.outputs.filter((output) => output.gathered);
+    this.#objective.afterUpdate({
+      step,
+      gathered: gathered.map((_, kind) => this.#outputs.all(kind)),
+      labels: this.#gatheredLabels(),
+    });
   }
 
   #readMetrics(): Record<string, number> {
@@ -299,14 +336,18 @@ export class LaneTrainer {
     return this.#skippedSteps;
   }
 
-  /** 16 hex digits over the weights' bits. */
+  /** 16 hex digits over the bits of the weights and the model's buffers. */
   weightsDigest(): string {
-    return this.#engine.digest(this.#variables);
+    return this.#engine.digest([...this.#variables, ...this.#buffers.map(({ variable }) => variable)]);
   }
 
   /** Names of the parts of the training state, in order. */
   get stateSections(): readonly string[] {
     return this.#updater.sections;
+  }
+
+  get bufferFloats(): number {
+    return this.#buffers.reduce((floats, { variable }) => floats + variable.size, 0);
   }
 
   /** Copies the whole training state out. `step` is the index of the next step. */
@@ -329,6 +370,12 @@ export class LaneTrainer {
   dispose(): void {
     this.#updater.dispose();
   }
+}
+
+/** A held lane between its forward and its backward. */
+interface ForwardLane {
+  readonly recording: Recording;
+  readonly statistics: Float32Array;
 }
 
 const NO_LABELS = new Int32Array(0);

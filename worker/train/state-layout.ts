@@ -5,14 +5,18 @@ import { assert, CoveyError } from '../../common/errors.ts';
 export const WEIGHTS = 'weights';
 /** The moving average of the weights. */
 export const EMA = 'ema';
+/** State that no gradient changes: see `TrainedModel.buffers`. The one section of another size. */
+export const BUFFERS = 'buffers';
 
 /**
- * The training state as one block of shared memory: a small header, then sections of one size, each flat in parameter order: the weights, the
- * optimiser's slots, the average of the weights. It is what a peer sends to heal another, and what a checkpoint is cut from.
+ * The training state as one block of shared memory: a small header, then sections, each flat in parameter order: the weights, the
+ * optimiser's slots, the average of the weights; last the buffers. It is what a peer sends to heal another, and what a checkpoint is cut from.
  */
 export interface StateLayout {
   readonly parameterFloats: number;
-  /** Names in order; `weights` is the first. */
+  /** Of the section `buffers`; 0 where there is none. */
+  readonly bufferFloats: number;
+  /** Names in order; `weights` is the first, `buffers` the last. */
   readonly stateSections: readonly string[];
 }
 
@@ -28,8 +32,17 @@ export interface StateHeader {
   readonly skippedSteps: number;
 }
 
-export function stateBytes({ parameterFloats, stateSections }: StateLayout): number {
-  return HEADER_BYTES + stateSections.length * 4 * parameterFloats;
+export function stateBytes(layout: StateLayout): number {
+  return layout.stateSections.reduce((bytes, name) => bytes + 4 * sectionFloats(layout, name), HEADER_BYTES);
+}
+
+function sectionFloats({ parameterFloats, bufferFloats }: StateLayout, name: string): number {
+  return name === BUFFERS ? bufferFloats : parameterFloats;
+}
+
+/** Differs between states that must not be taken for each other. */
+function stateKind({ stateSections, bufferFloats }: StateLayout): string {
+  return [...stateSections, ...(bufferFloats > 0 ? [String(bufferFloats)] : [])].join(' ');
 }
 
 /** Typed views on a state block. */
@@ -44,7 +57,7 @@ export class StateView {
     this.buffer = buffer;
     this.layout = layout;
     this.#header = new Float64Array(buffer, 0, HEADER_BYTES / 8);
-    this.#kind = createHash('sha256').update(layout.stateSections.join(' ')).digest().readUInt32LE();
+    this.#kind = createHash('sha256').update(stateKind(layout)).digest().readUInt32LE();
   }
 
   /** A section's floats, all parameters one behind the other. */
@@ -52,7 +65,8 @@ export class StateView {
     const { parameterFloats, stateSections } = this.layout;
     const place = stateSections.indexOf(name);
     assert(place >= 0, 'the state has the section', { name, stateSections });
-    return new Float32Array(this.buffer, HEADER_BYTES + place * 4 * parameterFloats, parameterFloats);
+    // Those before it are all of the parameters' size: `buffers` is the last.
+    return new Float32Array(this.buffer, HEADER_BYTES + place * 4 * parameterFloats, sectionFloats(this.layout, name));
   }
 
   get bytes(): Uint8Array {

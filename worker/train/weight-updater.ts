@@ -9,7 +9,7 @@ import {
 } from '../../engine/index.ts';
 import type { ParameterRule } from '../../models/parameter-rules.ts';
 import type { FlatSlot } from './flat-layout.ts';
-import { EMA, type StateHeader, type StateView, WEIGHTS } from './state-layout.ts';
+import { BUFFERS, EMA, type StateHeader, type StateView, WEIGHTS } from './state-layout.ts';
 
 export interface WeightUpdaterOptions {
   readonly optimizer: OptimizerSpec;
@@ -24,16 +24,18 @@ interface Modules {
   /** All of the model's, in the order of `rules`. */
   readonly variables: readonly tf.Variable[];
   readonly slots: readonly FlatSlot[];
+  /** State of the model that no gradient changes. */
+  readonly buffers: readonly tf.Variable[];
 }
 
 /**
- * The part of training that changes weights: the optimiser over the parameters that are not frozen, the average of all of them, and both as state
- * that a checkpoint or a peer carries. Frozen parameters have no slots in memory (in the state theirs are zero) and are never written.
+ * The part of training that changes weights: the optimiser over the parameters that are not frozen, the average of all of them, and both,
+ * with the model's buffers, as state that a checkpoint or a peer carries. Frozen parameters have no slots in memory (in the state theirs are zero) and are never written.
  */
 export class WeightUpdater {
   /** Indices of the parameters that are not frozen: only these need a gradient. */
   readonly trainable: readonly number[];
-  /** Names of the state's parts, each of all parameters' size. */
+  /** Names of the state's parts. */
   readonly sections: readonly string[];
   readonly #modules: Modules;
   readonly #optimizer: Optimizer;
@@ -54,7 +56,12 @@ export class WeightUpdater {
     });
     this.#average = ema ? new WeightAverage(engine, variables, ema.decay) : undefined;
     this.#averageEverySteps = ema?.everySteps ?? 1;
-    this.sections = [WEIGHTS, ...this.#optimizer.slots.map(({ name }) => name), ...(ema ? [EMA] : [])];
+    this.sections = [
+      WEIGHTS,
+      ...this.#optimizer.slots.map(({ name }) => name),
+      ...(ema ? [EMA] : []),
+      ...(modules.buffers.length > 0 ? [BUFFERS] : []),
+    ];
   }
 
   /** One optimiser update; see `Optimizer.step`. */
@@ -72,7 +79,8 @@ export class WeightUpdater {
     for (const name of this.sections) {
       const flat = view.section(name);
       // What has no tensor is zero, whatever the block held before.
-      if (name !== WEIGHTS && name !== EMA && this.trainable.length < this.#modules.slots.length) flat.fill(0);
+      if (name !== WEIGHTS && name !== EMA && name !== BUFFERS && this.trainable.length < this.#modules.slots.length)
+        flat.fill(0);
       this.#each(name, (tensor, begin, end) => engine.readInto(tensor, flat.subarray(begin, end)));
     }
     view.writeHeader({ ...header, optimizerStep: this.#optimizer.stepCount });
@@ -92,7 +100,15 @@ export class WeightUpdater {
 
   /** Each tensor of a section with its range. */
   #each(name: string, visit: (tensor: tf.Tensor, begin: number, end: number) => void): void {
-    const { variables, slots } = this.#modules;
+    const { variables, slots, buffers } = this.#modules;
+    if (name === BUFFERS) {
+      let begin = 0;
+      for (const buffer of buffers) {
+        visit(buffer, begin, begin + buffer.size);
+        begin += buffer.size;
+      }
+      return;
+    }
     const slot = this.#optimizer.slots.find((one) => one.name === name);
     const all = name === WEIGHTS ? variables : this.#average?.tensors;
     slots.forEach(({ offset, length }, index) => {
