@@ -15,6 +15,7 @@ interface PackCommandOptions {
   readonly name?: string;
   readonly side: number;
   readonly exclude?: readonly string[];
+  readonly label?: 'category';
   readonly captions?: 'auto' | 'text' | 'folder';
   readonly root?: string;
   readonly imageColumn?: string;
@@ -43,6 +44,11 @@ export function addPackCommand(program: Command): void {
     .option('--name <name>', 'name of the dataset (default: from the source)')
     .option('--side <pixels>', 'icons: side of the rendered pictures', wholeNumber(8, 4096), 64)
     .option('--exclude <sets>', 'icons: sets to leave out', collected)
+    .addOption(
+      new Option('--label <what>', 'icons: label of every picture (default: none; the category is in `meta`)').choices([
+        'category',
+      ]),
+    )
     .addOption(new Option('--captions <how>', 'folder: where captions come from').choices(['auto', 'text', 'folder']))
     .option('--root <folder>', 'table: folder the paths are relative to (default: the table’s)')
     .option('--image-column <name>', 'table: column of the picture’s path')
@@ -101,8 +107,9 @@ function shardOptions(options: PackCommandOptions): Partial<PackOptions> {
 async function readSource(given: string, options: PackCommandOptions): Promise<{ source: PackSource; name: string }> {
   if (given.startsWith('icons:')) {
     const sets = given.slice('icons:'.length).split(',').filter(Boolean);
-    const { side, exclude } = options;
-    return { source: { kind: 'icons', sets, side, ...(exclude ? { exclude } : {}) }, name: sets.join('-') };
+    const { side, exclude, label } = options;
+    const chosen = { ...(exclude ? { exclude } : {}), ...(label ? { labels: label } : {}) };
+    return { source: { kind: 'icons', sets, side, ...chosen }, name: sets.join('-') };
   }
   if (given.includes('://'))
     return { source: { kind: 'tars' }, name: given.split('/').findLast((part) => part !== '') ?? 'dataset' };

@@ -3,7 +3,7 @@ import path from 'node:path';
 import sharp from 'sharp';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { openDataset, splitManifestUrl } from '../../worker/data/dataset.ts';
-import { iconSetSamples } from '../../worker/data/pack/icon-source.ts';
+import { ICON_CATEGORIES, iconSetSamples } from '../../worker/data/pack/icon-source.ts';
 import { type PackOptions, pack } from '../../worker/data/pack/pack.ts';
 import { readImageBytes } from '../../worker/data/sample-source.ts';
 import { ShardCache } from '../../worker/data/shard-cache.ts';
@@ -213,6 +213,35 @@ describe('icon sets', () => {
     expect(
       samples.find((sample) => sample.set === 'noto' && sample.name === 'smiling-face-with-heart-eyes')?.caption,
     ).toBe('smiling face with heart eyes');
+  });
+
+  it('knows the category of a drawing under one name in every set, and makes it the label where asked', async () => {
+    const samples = iconSetSamples(['noto', 'openmoji', 'emojione'], { side: 32 });
+    const categoryIn = (set: string, name: string) =>
+      samples.find((sample) => sample.set === set && sample.name === name)?.category;
+    for (const set of ['noto', 'openmoji', 'emojione']) expect(categoryIn(set, 'ant')).toBe('Animals & Nature');
+    // OpenMoji's own additions and EmojiOne's people belong to no group of Unicode.
+    expect(categoryIn('openmoji', '3d-printer')).toBeUndefined();
+    expect(categoryIn('emojione', 'man')).toBeUndefined();
+    expect([...new Set(samples.flatMap(({ category }) => category ?? []))].sort()).toEqual([...ICON_CATEGORIES]);
+    const store = memoryStore();
+    const keep = ({ name }: { name: string }) => ['ant', 'banana', '3d-printer'].includes(name);
+    await pack(
+      {
+        name: 'icons',
+        source: { kind: 'icons', sets: ['openmoji'], side: 16, keep, labels: 'category' },
+        destination: store,
+      },
+      { logger },
+    );
+    const dataset = await openDataset(store, 'manifest.json');
+    const labels: unknown[] = [];
+    for await (const { record } of dataset.samples()) labels.push([record.label, record.meta?.['category']]);
+    expect(labels).toEqual([
+      [undefined, undefined],
+      ['Animals & Nature', 'Animals & Nature'],
+      ['Food & Drink', 'Food & Drink'],
+    ]);
   });
 
   it('names a set that is not installed', () => {

@@ -14,6 +14,8 @@ export interface IconSample {
   readonly name: string;
   /** The name in words. */
   readonly caption: string;
+  /** Its group among the emoji of Unicode, one of `ICON_CATEGORIES`; absent where the set's own grouping names none. */
+  readonly category?: string;
   /** A whole SVG document, `side`×`side`. */
   readonly svg: string;
 }
@@ -39,6 +41,28 @@ const iconSetSchema = z.object({
   ),
 });
 
+/** Groups of Unicode's emoji-test.txt: what an icon's `category` is. */
+export const ICON_CATEGORIES = [
+  'Activities',
+  'Animals & Nature',
+  'Flags',
+  'Food & Drink',
+  'Objects',
+  'People & Body',
+  'Smileys & Emotion',
+  'Symbols',
+  'Travel & Places',
+] as const;
+
+/** EmojiOne's names from before the groups. Its `People` are both people and smileys, so they have no category. */
+const OLDER_CATEGORIES: Readonly<Record<string, string>> = {
+  Food: 'Food & Drink',
+  Nature: 'Animals & Nature',
+  Travel: 'Travel & Places',
+};
+
+const metadataSchema = z.object({ categories: z.record(z.string(), z.array(z.string())).default({}) });
+
 const infoSchema = z.object({
   name: z.string(),
   author: z.object({ name: z.string() }),
@@ -50,6 +74,8 @@ export interface IconSetOptions {
   readonly side: number;
   /** Sets to leave out, e.g. the one held out for evaluation. */
   readonly exclude?: readonly string[];
+  /** `category`: a sample's label is its category; one without is packed without label. Default: no labels. */
+  readonly labels?: 'category';
   /** Leaves out every drawing for which it returns false. Default: all are kept. */
   readonly keep?: (sample: IconSample) => boolean;
   /** Folder whose node_modules hold `@iconify-json/*`. Default: covey's own. */
@@ -64,6 +90,7 @@ export function iconSetSamples(sets: readonly string[], options: IconSetOptions)
   const wanted = sets.filter((set) => !(options.exclude ?? []).includes(set));
   return wanted.flatMap((set) => {
     const parsed = iconSetSchema.parse(readSetFile(set, 'icons.json', options.root));
+    const categories = iconCategories(set, options.root);
     return Object.entries(parsed.icons)
       .filter(([, icon]) => icon.hidden !== true)
       .sort(([a], [b]) => byCodePoint(a, b))
@@ -71,6 +98,7 @@ export function iconSetSamples(sets: readonly string[], options: IconSetOptions)
         set,
         name,
         caption: wordsOf(name),
+        ...categoryOf(categories.get(name)),
         svg: svgDocument(icon.body, viewOf(parsed, icon), options.side),
       }));
   });
@@ -96,12 +124,32 @@ export function* iconSource(sets: readonly string[], options: IconSetOptions): G
       kind: 'candidate',
       name: `${sample.set}:${sample.name}`,
       captions: [sample.caption],
-      meta: { set: sample.set, name: sample.name },
+      ...(options.labels === 'category' && sample.category !== undefined ? { label: sample.category } : {}),
+      meta: { set: sample.set, name: sample.name, ...categoryOf(sample.category) },
       trusted: true,
       load: () => renderIcon(sample),
     };
   }
 }
+
+/** Name → category. Where a set lists a drawing twice, the first place counts. */
+function iconCategories(set: string, root: string | undefined): Map<string, string> {
+  const { categories } = metadataSchema.parse(readSetFile(set, 'metadata.json', root));
+  const found = new Map<string, string>();
+  for (const [title, names] of Object.entries(categories)) {
+    const category = ICON_CATEGORIES.find(
+      (one) => one === (OLDER_CATEGORIES[title] ?? title) || withoutAnd(one) === title,
+    );
+    if (category === undefined) continue;
+    for (const name of names) if (!found.has(name)) found.set(name, category);
+  }
+  return found;
+}
+
+/** OpenMoji writes `Animals Nature`. */
+const withoutAnd = (category: string) => category.replace(' & ', ' ');
+
+const categoryOf = (category: string | undefined) => (category === undefined ? {} : { category });
 
 interface IconView {
   readonly left?: number | undefined;
