@@ -135,7 +135,8 @@ export class Coordinator {
     const digest = sha256Hex(canonical);
     const served = this.#runs.get(config.run) ?? (await this.#restore(config.run, store));
     if (served !== undefined) {
-      if (served.options.configSha256 === digest) return served;
+      // A covey with more keys fills in more defaults: what was stored without them, read by this one, is still the same config.
+      if (canonicalJson(served.options.config) === canonical) return served;
       const message = `Cannot submit run ${config.run}: it exists with another config; choose another name, or resume it`;
       throw new CoveyError('ALREADY_EXISTS', message, {
         fields: { run: config.run, submitted: digest, existing: served.options.configSha256 },

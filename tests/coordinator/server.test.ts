@@ -1,9 +1,11 @@
+import { createHash } from 'node:crypto';
 import { createRequire } from 'node:module';
 import grpc from '@grpc/grpc-js';
 import { loadSync } from '@grpc/proto-loader';
 import { protoPath as healthProto } from 'grpc-health-check';
 import { afterEach, describe, expect, it } from 'vitest';
 import { systemClock } from '../../common/clock.ts';
+import { canonicalJson } from '../../common/config/canonical-json.ts';
 import { silentLogger } from '../../common/log.ts';
 import { openObjectStore } from '../../common/objectstore/open.ts';
 import { type RunningCoordinator, startCoordinator } from '../../coordinator/main.ts';
@@ -255,6 +257,27 @@ describe('the coordinator over gRPC', { timeout: LIMIT_MS }, () => {
     expect([isRunning(one[0]!), isRunning(two[0]!)].filter(Boolean)).toHaveLength(1);
     const winner = isRunning(one[0]!) ? one[0]! : two[0]!;
     expect(winner.appliedStep).toBeGreaterThan(5);
+  });
+
+  it('takes up a run that a covey with fewer keys began, under the hash it was begun with', async () => {
+    const url = newStoreUrl();
+    const first = await coordinatorOn(url);
+    await clientOf(first).submitRun(configOf(url));
+    await first.close();
+    // As an older version would have left it: the defaults of `loss` and `train.recompute` are not written out.
+    const store = openObjectStore(url);
+    const { bytes } = await store.get('runs/run-1/config.json');
+    const { loss: _loss, train, ...rest } = JSON.parse(Buffer.from(bytes).toString('utf8'));
+    const { recompute: _recompute, ...oldTrain } = train;
+    const old = canonicalJson({ ...rest, train: oldTrain });
+    await store.put('runs/run-1/config.json', Buffer.from(old));
+    const head = JSON.parse(Buffer.from((await store.get('runs/run-1/HEAD')).bytes).toString('utf8'));
+    const oldSha256 = createHash('sha256').update(old).digest('hex');
+    await store.put('runs/run-1/HEAD', Buffer.from(JSON.stringify({ ...head, configSha256: oldSha256 })));
+
+    const client = clientOf(await coordinatorOn(url));
+    expect((await client.submitRun(configOf(url))).configSha256).toBe(oldSha256);
+    await expect(client.submitRun(configOf(url, { steps: 7 }))).rejects.toMatchObject({ code: 'ALREADY_EXISTS' });
   });
 
   it('names every mistake of a config, and tells another config under a known name apart', async () => {
