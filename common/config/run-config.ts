@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { augmentSchema } from './augment-config.ts';
+import { lossProblems, lossSchema, objectiveSchema } from './loss-config.ts';
 import { emaSchema, layerDecaySchema, lockSchema, optimizerSchema, parameterGroupSchema } from './optimizer-config.ts';
 
 /**
@@ -132,33 +133,6 @@ const trainSchema = z.strictObject({
   logitScaleMax: z.number().default(Math.log(100)).describe('Natural log; clamped to [0, this] after each update'),
 });
 
-const lossSchema = z
-  .strictObject({
-    temperature: z.number().positive().default(0.1).describe('simclr, supcon: what similarities are divided by'),
-    viewLoss: z
-      .enum(['mean', 'sum'])
-      .default('mean')
-      .describe(
-        "simclr, supcon: mean over the 2N views as the papers write it; sum: both directions' means added, twice that, as google-research/simclr",
-      ),
-    projection: z
-      .strictObject({
-        hidden: positiveInt.optional().describe('Default: model.vision.width, as in SimCLR'),
-        width: positiveInt.default(128),
-        batchNorm: z.boolean().default(false).describe("After the first layer, over each lane's views"),
-      })
-      .prefault({})
-      .describe('simclr, supcon: the two-layer head whose output is contrasted; transfer drops it'),
-    classes: z
-      .union([z.int().min(2), z.array(z.string()).min(2)])
-      .optional()
-      .describe(
-        'supcon, supervised: how many classes, where the labels of the dataset are numbers from 0; or their names in order',
-      ),
-    labelSmoothing: z.number().min(0).lt(1).default(0).describe('supervised'),
-  })
-  .prefault({});
-
 const checkpointSchema = z
   .strictObject({
     everySteps: positiveInt.default(1000),
@@ -207,10 +181,7 @@ export const runConfigSchema = z
       .max(2 ** 32 - 1)
       .default(0),
     store: z.string().describe('Where the run keeps HEAD and checkpoints: file:///… or s3://bucket/prefix'),
-    objective: z
-      .enum(['clip', 'siglip', 'simclr', 'supcon', 'supervised'])
-      .default('clip')
-      .describe('docs/objectives.md'),
+    objective: objectiveSchema,
     loss: lossSchema,
     model: modelSchema,
     data: dataSchema,
@@ -255,38 +226,10 @@ export const runConfigSchema = z
     }
   });
 
-/** What an objective needs and lacks, and what is set for one that does not read it. */
-function lossProblems({
-  objective,
-  loss,
-  train,
-}: {
-  objective: string;
-  loss: LossConfig;
-  train: { globalBatch: number };
-}) {
-  const problems: { path: string[]; message: string }[] = [];
-  const refuse = (path: string[], message: string) => problems.push({ path, message });
-  const labelled = objective === 'supcon' || objective === 'supervised';
-  if (labelled && loss.classes === undefined) {
-    refuse(['loss', 'classes'], `is needed by objective ${objective}: the number of classes, or their names`);
-  }
-  if (!labelled && loss.classes !== undefined) {
-    refuse(['loss', 'classes'], `is for objectives supcon and supervised, objective is ${objective}`);
-  }
-  if (loss.labelSmoothing > 0 && objective !== 'supervised') {
-    refuse(['loss', 'labelSmoothing'], `is for objective supervised, objective is ${objective}`);
-  }
-  if (objective === 'simclr' && train.globalBatch < 2) {
-    refuse(['train', 'globalBatch'], 'must be at least 2 for objective simclr, which learns from other pictures, is 1');
-  }
-  return problems;
-}
-
 export type RunConfig = z.infer<typeof runConfigSchema>;
 export type ModelConfig = z.infer<typeof modelConfigSchema>;
 export type VisionConfig = z.infer<typeof visionConfigSchema>;
 export type TextConfig = z.infer<typeof textConfigSchema>;
-export type LossConfig = z.infer<typeof lossSchema>;
 export type DataConfig = z.infer<typeof dataSchema>;
+export type { LossConfig } from './loss-config.ts';
 export type { OptimizerConfig } from './optimizer-config.ts';

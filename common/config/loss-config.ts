@@ -1,0 +1,67 @@
+import { z } from 'zod';
+
+/** What a run learns, and the options of its loss. */
+
+const positiveInt = z.int().positive();
+
+export const objectiveSchema = z
+  .enum(['clip', 'siglip', 'simclr', 'supcon', 'supervised'])
+  .default('clip')
+  .describe('docs/objectives.md');
+
+export const lossSchema = z
+  .strictObject({
+    temperature: z.number().positive().default(0.1).describe('simclr, supcon: what similarities are divided by'),
+    viewLoss: z
+      .enum(['mean', 'sum'])
+      .default('mean')
+      .describe(
+        "simclr, supcon: mean over the 2N views as the papers write it; sum: both directions' means added, twice that, as google-research/simclr",
+      ),
+    projection: z
+      .strictObject({
+        hidden: positiveInt.optional().describe('Default: model.vision.width, as in SimCLR'),
+        width: positiveInt.default(128),
+        batchNorm: z.boolean().default(false).describe("After the first layer, over each lane's views"),
+      })
+      .prefault({})
+      .describe('simclr, supcon: the two-layer head whose output is contrasted; transfer drops it'),
+    classes: z
+      .union([z.int().min(2), z.array(z.string()).min(2)])
+      .optional()
+      .describe(
+        'supcon, supervised: how many classes, where the labels of the dataset are numbers from 0; or their names in order',
+      ),
+    labelSmoothing: z.number().min(0).lt(1).default(0).describe('supervised'),
+  })
+  .prefault({});
+
+export type LossConfig = z.infer<typeof lossSchema>;
+
+/** What an objective needs and lacks, and what is set for one that does not read it; paths from the root of the config. */
+export function lossProblems({
+  objective,
+  loss,
+  train,
+}: {
+  objective: z.infer<typeof objectiveSchema>;
+  loss: LossConfig;
+  train: { globalBatch: number };
+}) {
+  const problems: { path: string[]; message: string }[] = [];
+  const refuse = (path: string[], message: string) => problems.push({ path, message });
+  const labelled = objective === 'supcon' || objective === 'supervised';
+  if (labelled && loss.classes === undefined) {
+    refuse(['loss', 'classes'], `is needed by objective ${objective}: the number of classes, or their names`);
+  }
+  if (!labelled && loss.classes !== undefined) {
+    refuse(['loss', 'classes'], `is for objectives supcon and supervised, objective is ${objective}`);
+  }
+  if (loss.labelSmoothing > 0 && objective !== 'supervised') {
+    refuse(['loss', 'labelSmoothing'], `is for objective supervised, objective is ${objective}`);
+  }
+  if (objective === 'simclr' && train.globalBatch < 2) {
+    refuse(['train', 'globalBatch'], 'must be at least 2 for objective simclr, which learns from other pictures, is 1');
+  }
+  return problems;
+}
