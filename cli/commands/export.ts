@@ -1,15 +1,11 @@
 import type { Command } from 'commander';
 import { Option } from 'commander';
-import type { RunConfig } from '../../common/config/run-config.ts';
 import { CoveyError } from '../../common/errors.ts';
 import { exportHf } from '../../models/formats/hugging-face.ts';
-import { type ExportedModel, exportOpenClip } from '../../models/formats/open-clip.ts';
-import { resolveModelConfig } from '../../models/model-config.ts';
+import { exportOpenClip } from '../../models/formats/open-clip.ts';
+import type { Pretrained } from '../../models/formats/pretrained.ts';
 import type { WeightKind } from '../../worker/checkpoint/checkpoint-format.ts';
-import { readWeights } from '../../worker/checkpoint/read-checkpoint.ts';
-import { openTokenizer } from '../../worker/data/open-tokenizer.ts';
-import { expectTextTower } from '../../worker/objectives/objective-inputs.ts';
-import type { CommandContext } from '../context.ts';
+import { readPretrained } from '../../worker/checkpoint/read-pretrained.ts';
 import { EXIT } from '../exit-codes.ts';
 import { storeOpener } from '../open-store.ts';
 import { collected, weightsOption, wholeNumber } from '../option-values.ts';
@@ -23,7 +19,7 @@ interface ExportOptions extends StoredRunOptions {
   readonly weights: WeightKind;
 }
 
-const WRITERS: Readonly<Record<string, (folder: string, model: ExportedModel) => Promise<string[]>>> = {
+const WRITERS: Readonly<Record<string, (folder: string, model: Pretrained) => Promise<string[]>>> = {
   hf: exportHf,
   open_clip: exportOpenClip,
 };
@@ -48,9 +44,8 @@ export function addExportCommand(program: Command): void {
           const formats = options.format ?? ['open_clip'];
           checkFormats(formats);
           const manifest = await findCheckpoint(run, options.step, context.signal);
-          const stored = await readWeights(run.store, manifest, options.weights, context.signal);
-          const weights = new Map([...stored].map(([key, tensor]) => [key, tensor.values]));
-          const model = { ...(await describeModel(run.config, context)), weights };
+          const source = { ...run, manifest, weights: options.weights };
+          const model = await readPretrained(source, async (url) => storeOpener(context)(url), context.signal);
           const files: string[] = [];
           for (const format of formats) {
             const folder = formats.length > 1 ? `${options.out}/${format}` : options.out;
@@ -74,17 +69,4 @@ function checkFormats(formats: readonly string[]): void {
       `Cannot export: unknown format ${unknown.join(', ')}; there are ${Object.keys(WRITERS).join(', ')}`,
     );
   }
-}
-
-async function describeModel(config: RunConfig, context: CommandContext): Promise<Omit<ExportedModel, 'weights'>> {
-  expectTextTower(config.objective, 'export');
-  const model = resolveModelConfig(config.model);
-  const { mean, std, tokenizer: source } = config.data;
-  const tokenizer = await openTokenizer(
-    source,
-    model.text.contextLength,
-    async (url) => storeOpener(context)(url),
-    context.signal,
-  );
-  return { config: model, preprocess: { mean, std }, tokenizer };
 }

@@ -1,7 +1,8 @@
-import { z } from 'zod';
 import { CoveyError } from '../../common/errors.ts';
 import { elementCount } from '../clip/parameter-shapes.ts';
+import type { ByteSource } from './byte-source.ts';
 import { widenBfloat16, widenFloat16 } from './float16.ts';
+import { LENGTH_BYTES, parseHeader, readHeaderBytes, type TensorEntry } from './safetensors-header.ts';
 
 /**
  * The safetensors format (huggingface/safetensors README): u64 little-endian header length N, N bytes of JSON starting with `{`,
@@ -19,9 +20,6 @@ export interface SafetensorsFile {
   readonly metadata: Readonly<Record<string, string>>;
 }
 
-/** The format's own limit on the header. */
-const HEADER_BYTES_MAX = 100_000_000;
-const LENGTH_BYTES = 8;
 const ALIGNMENT_BYTES = 8;
 
 /**
@@ -59,21 +57,11 @@ export function writeSafetensors(
   return file;
 }
 
-const entrySchema = z.strictObject({
-  dtype: z.string(),
-  shape: z.array(z.int().min(0)),
-  data_offsets: z.tuple([z.int().min(0), z.int().min(0)]),
-});
-const headerSchema = z.record(z.string(), z.unknown());
-const metadataSchema = z.record(z.string(), z.string());
-
-type Entry = z.infer<typeof entrySchema>;
-
-/** Bytes of one element and how to widen it. */
-const DTYPES: Readonly<Record<string, { bytes: number; read: (bytes: ArrayBuffer) => Float32Array }>> = {
-  F32: { bytes: 4, read: (bytes) => new Float32Array(bytes) },
-  BF16: { bytes: 2, read: (bytes) => widenBfloat16(new Uint16Array(bytes)) },
-  F16: { bytes: 2, read: (bytes) => widenFloat16(new Uint16Array(bytes)) },
+/** How the element types that covey reads are widened. */
+const READERS: Readonly<Record<string, (bytes: ArrayBuffer) => Float32Array>> = {
+  F32: (bytes) => new Float32Array(bytes),
+  BF16: (bytes) => widenBfloat16(new Uint16Array(bytes)),
+  F16: (bytes) => widenFloat16(new Uint16Array(bytes)),
 };
 
 /**
@@ -81,88 +69,45 @@ const DTYPES: Readonly<Record<string, { bytes: number; read: (bytes: ArrayBuffer
  * @throws CoveyError DATA_CORRUPT naming what is wrong and where; UNSUPPORTED for an element type that is not a float of 16 or 32 bits
  */
 export function readSafetensors(file: Uint8Array): SafetensorsFile {
-  const { header, dataStart } = readHeader(file);
-  const { __metadata__: rawMetadata, ...rawEntries } = header;
-  const metadata = metadataSchema.safeParse(rawMetadata ?? {});
-  if (!metadata.success) throw corrupt('__metadata__ is not a map of strings', {});
-  const entries = Object.entries(rawEntries).map(([name, raw]) => ({ name, ...readEntry(name, raw) }));
-  checkLayout(entries, file.length - dataStart);
+  const headerBytes = readHeaderBytes(file.subarray(0, LENGTH_BYTES), file.length);
+  const dataStart = LENGTH_BYTES + headerBytes;
+  const { entries, metadata } = parseHeader(file.subarray(LENGTH_BYTES, dataStart), file.length - dataStart);
   const tensors = new Map<string, HostTensor>();
-  for (const { name, dtype, shape, data_offsets } of entries) {
-    const [begin, end] = data_offsets;
-    const bytes = Uint8Array.prototype.slice.call(file, dataStart + begin, dataStart + end).buffer as ArrayBuffer;
-    tensors.set(name, { shape, values: DTYPES[dtype]!.read(bytes) });
+  for (const entry of entries) {
+    const reader = readerOf(entry);
+    const bytes = Uint8Array.prototype.slice.call(file, dataStart + entry.begin, dataStart + entry.end);
+    tensors.set(entry.name, { shape: entry.shape, values: reader(bytes.buffer as ArrayBuffer) });
   }
-  return { tensors, metadata: metadata.data };
+  return { tensors, metadata };
 }
 
-function readHeader(file: Uint8Array): { header: Record<string, unknown>; dataStart: number } {
-  if (file.length < LENGTH_BYTES) throw corrupt('the file is shorter than its length field', { bytes: file.length });
-  const length = Number(new DataView(file.buffer, file.byteOffset).getBigUint64(0, true));
-  const dataStart = LENGTH_BYTES + length;
-  if (length > HEADER_BYTES_MAX || dataStart > file.length) {
-    throw corrupt('the header is longer than the file or the format allows', {
-      headerBytes: length,
-      fileBytes: file.length,
-    });
+/**
+ * The same from a source, tensor by tensor: nothing is read or allocated before the header has been checked against the file's size.
+ * @param wanted leaves out tensors by name, of whatever element type. Default: all are read
+ */
+export async function readSafetensorsFrom(
+  source: ByteSource,
+  wanted: (name: string) => boolean = () => true,
+): Promise<SafetensorsFile> {
+  const headerBytes = readHeaderBytes(await source.read(0, Math.min(LENGTH_BYTES, source.sizeBytes)), source.sizeBytes);
+  const dataStart = LENGTH_BYTES + headerBytes;
+  const header = parseHeader(await source.read(LENGTH_BYTES, headerBytes), source.sizeBytes - dataStart);
+  const entries = header.entries.filter(({ name }) => wanted(name));
+  const readers = entries.map(readerOf);
+  const tensors = new Map<string, HostTensor>();
+  for (const [i, { name, shape, begin, end }] of entries.entries()) {
+    const bytes = await source.read(dataStart + begin, end - begin);
+    tensors.set(name, { shape, values: readers[i]!(bytes.buffer as ArrayBuffer) });
   }
-  try {
-    const text = new TextDecoder('utf-8', { fatal: true }).decode(file.subarray(LENGTH_BYTES, dataStart));
-    if (text.startsWith('{')) return { header: headerSchema.parse(JSON.parse(text)), dataStart };
-  } catch (error) {
-    throw corrupt('the header is not a JSON object', { headerBytes: length }, error);
-  }
-  throw corrupt("the header does not start with '{'", { headerBytes: length });
+  return { tensors, metadata: header.metadata };
 }
 
-function readEntry(name: string, raw: unknown): Entry {
-  const parsed = entrySchema.safeParse(raw);
-  if (!parsed.success) throw corrupt(`the entry of '${name}' is malformed`, { name });
-  const { dtype, shape, data_offsets } = parsed.data;
-  const type = Object.hasOwn(DTYPES, dtype) ? DTYPES[dtype] : undefined;
-  if (!type) {
-    throw new CoveyError(
-      'UNSUPPORTED',
-      `Cannot read safetensors: '${name}' is ${dtype}; covey reads ${Object.keys(DTYPES).join(', ')}`,
-      {
-        fields: { name, dtype },
-      },
-    );
-  }
-  const bytes = data_offsets[1] - data_offsets[0];
-  if (bytes !== elementCount(shape) * type.bytes) {
-    throw corrupt(`'${name}' takes ${bytes} bytes and its shape [${shape}] of ${dtype} another number`, {
-      name,
-      bytes,
-    });
-  }
-  return parsed.data;
-}
-
-/** The tensors must cover the data exactly: no overlap, no gap, nothing beyond the end (the format's own rule). */
-function checkLayout(entries: readonly (Entry & { name: string })[], dataBytes: number): void {
-  let expected = 0;
-  for (const { name, data_offsets } of entries.toSorted(
-    (a, b) => a.data_offsets[0] - b.data_offsets[0] || a.data_offsets[1] - b.data_offsets[1],
-  )) {
-    const [begin, end] = data_offsets;
-    if (begin !== expected)
-      throw corrupt(`'${name}' overlaps its neighbour or leaves a gap`, { name, begin, expected });
-    expected = end;
-  }
-  if (expected !== dataBytes) throw corrupt('the tensors do not end where the file ends', { expected, dataBytes });
-}
-
-function corrupt(reason: string, fields: Record<string, unknown>, cause?: unknown): CoveyError {
-  const seen = Object.entries(fields)
-    .map(([key, value]) => `${key} ${value}`)
-    .join(', ');
-  return new CoveyError(
-    'DATA_CORRUPT',
-    `Cannot read safetensors: ${reason}${seen ? ` (${seen})` : ''}; fetch or export the file again`,
-    {
-      fields,
-      cause,
-    },
+function readerOf({ name, dtype }: TensorEntry): (bytes: ArrayBuffer) => Float32Array {
+  const reader = READERS[dtype];
+  if (reader) return reader;
+  throw new CoveyError(
+    'UNSUPPORTED',
+    `Cannot read safetensors: '${name}' is ${dtype}; covey reads ${Object.keys(READERS).join(', ')}`,
+    { fields: { name, dtype } },
   );
 }

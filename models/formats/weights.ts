@@ -1,7 +1,13 @@
-import type { ModelConfig } from '../../common/config/run-config.ts';
 import { CoveyError } from '../../common/errors.ts';
-import { elementCount, parameterShapes } from '../clip/parameter-shapes.ts';
+import { elementCount } from '../clip/parameter-shapes.ts';
 import type { HostTensor } from './safetensors.ts';
+
+/** What a weight must be called and how large it must be. */
+export interface ParameterShape {
+  /** open_clip's state-dict key. */
+  readonly name: string;
+  readonly shape: readonly number[];
+}
 
 /** Weights on the host by open_clip key, as `ClipModel.readWeights` gives and `setWeights` takes them. */
 export type Weights = ReadonlyMap<string, Float32Array>;
@@ -12,21 +18,20 @@ export interface PreprocessConfig {
   readonly std: readonly [number, number, number];
 }
 
-/** What the loaders give back: enough to make the model and to feed it. */
-export interface ImportedModel {
-  readonly config: ModelConfig;
-  readonly weights: Map<string, Float32Array>;
-  readonly preprocess: PreprocessConfig;
-}
+/** Of the OpenAI models; what open_clip and transformers take where a config says nothing. */
+export const CLIP_PREPROCESS: PreprocessConfig = {
+  mean: [0.48145466, 0.4578275, 0.40821073],
+  std: [0.26862954, 0.26130258, 0.27577711],
+};
 
 /**
  * The weights with their shapes, in parameter order.
  * @throws CoveyError INVALID_ARGUMENT naming every weight that is missing, superfluous or of another size
  */
-export function shapedWeights(config: ModelConfig, weights: Weights): Map<string, HostTensor> {
+export function shapedWeights(specs: readonly ParameterShape[], weights: Weights): Map<string, HostTensor> {
   const shaped = new Map<string, HostTensor>();
   const problems: string[] = [];
-  for (const { name, shape } of parameterShapes(config)) {
+  for (const { name, shape } of specs) {
     const values = weights.get(name);
     if (values?.length === elementCount(shape)) shaped.set(name, { shape, values });
     else problems.push(values ? `${name} has ${values.length} values for [${shape}]` : `${name} is missing`);
@@ -51,11 +56,11 @@ export function shapedWeights(config: ModelConfig, weights: Weights): Map<string
  * @throws CoveyError DATA_CORRUPT naming every key that is missing, superfluous or of another shape
  */
 export function plainWeights(
-  config: ModelConfig,
+  specs: readonly ParameterShape[],
   tensors: ReadonlyMap<string, HostTensor>,
   file: string,
 ): Map<string, Float32Array> {
-  const expected = new Map(parameterShapes(config).map(({ name, shape }) => [name, shape]));
+  const expected = new Map(specs.map(({ name, shape }) => [name, shape]));
   const problems: string[] = [];
   const weights = new Map<string, Float32Array>();
   for (const [name, shape] of expected) {

@@ -67,8 +67,8 @@ function triangle(x: number): number {
   return Math.max(1 - Math.abs(x), 0);
 }
 
-/** Keys' cubic with a = -0.5. */
-function bicubic(x: number): number {
+/** Keys' cubic with a = -0.5: Pillow's, and PyTorch's where it antialiases. */
+export function bicubic(x: number): number {
   const a = -0.5;
   const d = Math.abs(x);
   if (d < 1) return ((a + 2) * d - (a + 3)) * d * d + 1;

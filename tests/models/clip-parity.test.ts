@@ -6,7 +6,7 @@ import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { loadEngine, recordForward, tf } from '../../engine/index.ts';
 import { ClipModel } from '../../models/clip/clip-model.ts';
-import { elementCount } from '../../models/clip/parameter-shapes.ts';
+import { elementCount, parameterShapes } from '../../models/clip/parameter-shapes.ts';
 import { openClipConfig } from '../../models/formats/open-clip.ts';
 import { type HostTensor, readSafetensors, writeSafetensors } from '../../models/formats/safetensors.ts';
 import { shapedWeights } from '../../models/formats/weights.ts';
@@ -57,7 +57,7 @@ describe.skipIf(!pythonWithTorch)('against float64 PyTorch (skipped without pyth
     dir = await mkdtemp(path.join(tmpdir(), 'covey-parity-'));
     const file = (name: string) => path.join(dir, name);
     const embeddings = [BATCH, smallConfig.embedDim];
-    await writeFile(file('weights'), writeSafetensors(shapedWeights(smallConfig, weights)));
+    await writeFile(file('weights'), writeSafetensors(shapedWeights(parameterShapes(smallConfig), weights)));
     const inputs = new Map<string, HostTensor>([
       ['pixels', { shape: [BATCH, 3, side, side], values: channelsFirst(pixels, side) }],
       ['ids', { shape: [BATCH, length], values: Float32Array.from(ids) }],
@@ -68,7 +68,7 @@ describe.skipIf(!pythonWithTorch)('against float64 PyTorch (skipped without pyth
     const tokenizer = await loadTokenizer(trainBpe([], { vocabSize: 514 }), length);
     const preprocess = { mean: [0, 0, 0], std: [1, 1, 1] } as const;
     for (const quickGelu of [false, true]) {
-      const config = openClipConfig({ config: { ...smallConfig, quickGelu }, preprocess, tokenizer });
+      const config = openClipConfig({ kind: 'clip', config: { ...smallConfig, quickGelu }, preprocess, tokenizer });
       await writeFile(file('config'), JSON.stringify(config));
       const inOut = [file('weights'), file('inputs'), file('config'), file('output')];
       await promisify(execFile)(pythonWithTorch!, [script, ...inOut], { timeout: 90_000 });

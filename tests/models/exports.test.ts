@@ -2,8 +2,10 @@ import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { exportHf, importHf } from '../../models/formats/hugging-face.ts';
-import { exportOpenClip, importOpenClip } from '../../models/formats/open-clip.ts';
+import { exportHf } from '../../models/formats/hugging-face.ts';
+import { loadPretrainedPath } from '../../models/formats/load-pretrained.ts';
+import { exportOpenClip } from '../../models/formats/open-clip.ts';
+import type { Pretrained, PretrainedClip } from '../../models/formats/pretrained.ts';
 import { readSafetensors } from '../../models/formats/safetensors.ts';
 import { trainBpe } from '../../models/tokenizer/bpe-trainer.ts';
 import { loadTokenizer, type Tokenizer } from '../../models/tokenizer/tokenizer.ts';
@@ -84,7 +86,7 @@ beforeAll(async () => {
   dir = await mkdtemp(path.join(tmpdir(), 'covey-exports-'));
   tokenizer = await loadTokenizer(trainBpe(madeUpCaptions(200), { vocabSize: 600 }), 10);
   expect(tokenizer.vocabSize).toBe(600);
-  const model = { config: smallConfig, weights, preprocess, tokenizer };
+  const model = { kind: 'clip', config: smallConfig, weights, preprocess, tokenizer } as const;
   await exportOpenClip(path.join(dir, 'open_clip'), model);
   await exportHf(path.join(dir, 'hf'), model);
 });
@@ -94,6 +96,13 @@ const tensorsOf = async (file: string) => readSafetensors(await readFile(path.jo
 const jsonOf = async (file: string) => JSON.parse(await readFile(path.join(dir, file), 'utf8'));
 const shapesOf = (tensors: Awaited<ReturnType<typeof tensorsOf>>) =>
   Object.fromEntries([...tensors].map(([name, { shape }]) => [name, shape]));
+
+/** Bit for bit what was exported. */
+function expectSame(loaded: Pretrained): void {
+  const { tokenizer: found, ...rest } = loaded as PretrainedClip;
+  expect(rest).toEqual({ kind: 'clip', config: smallConfig, weights, preprocess });
+  expect(found.sha256).toBe(tokenizer.sha256);
+}
 
 describe('the open_clip folder', () => {
   it('holds exactly the keys and shapes of the table, with the weights as they are', async () => {
@@ -128,7 +137,7 @@ describe('the open_clip folder', () => {
   });
 
   it('loads back to the same model', async () => {
-    expect(await importOpenClip(path.join(dir, 'open_clip'))).toEqual({ config: smallConfig, weights, preprocess });
+    expectSame(await loadPretrainedPath(path.join(dir, 'open_clip')));
   });
 });
 
@@ -222,7 +231,7 @@ describe('the transformers folder', () => {
   });
 
   it('loads back to the same model', async () => {
-    expect(await importHf(path.join(dir, 'hf'))).toEqual({ config: smallConfig, weights, preprocess });
+    expectSame(await loadPretrainedPath(path.join(dir, 'hf')));
   });
 });
 
@@ -232,7 +241,7 @@ describe('what does not fit', () => {
     wrong.delete('logit_scale');
     wrong.set('visual.proj', new Float32Array(3)).set('extra', new Float32Array(1));
     const target = path.join(dir, 'none');
-    const attempt = exportHf(target, { config: smallConfig, weights: wrong, preprocess, tokenizer });
+    const attempt = exportHf(target, { kind: 'clip', config: smallConfig, weights: wrong, preprocess, tokenizer });
     await expect(attempt).rejects.toThrow(
       /visual.proj has 3 values for \[32,24\].*logit_scale is missing.*extra is not/,
     );
@@ -241,23 +250,23 @@ describe('what does not fit', () => {
 
   it('between weights and config is refused on loading', async () => {
     const target = path.join(dir, 'mixed');
-    await exportHf(target, { config: smallConfig, weights, preprocess, tokenizer });
+    await exportHf(target, { kind: 'clip', config: smallConfig, weights, preprocess, tokenizer });
     const config = await jsonOf('mixed/config.json');
     config.text_config.vocab_size = 700;
     await writeFile(path.join(target, 'config.json'), JSON.stringify(config));
-    await expect(importHf(target)).rejects.toThrow(/token_embedding.weight is \[600,48\], not \[700,48\]/);
+    await expect(loadPretrainedPath(target)).rejects.toThrow(/token_embedding.weight is \[600,48\], not \[700,48\]/);
     config.model_type = 'siglip';
     await writeFile(path.join(target, 'config.json'), JSON.stringify(config));
-    await expect(importHf(target)).rejects.toMatchObject({ code: 'UNSUPPORTED' });
-    await expect(importOpenClip(target)).rejects.toMatchObject({ code: 'NOT_FOUND' });
+    await expect(loadPretrainedPath(target)).rejects.toMatchObject({ code: 'UNSUPPORTED' });
+    await expect(loadPretrainedPath(path.join(target, 'none'))).rejects.toMatchObject({ code: 'NOT_FOUND' });
   });
 
   it('is an open_clip config with another kind of tower', async () => {
     const target = path.join(dir, 'resnet');
-    await exportOpenClip(target, { config: smallConfig, weights, preprocess, tokenizer });
+    await exportOpenClip(target, { kind: 'clip', config: smallConfig, weights, preprocess, tokenizer });
     const config = await jsonOf('resnet/open_clip_config.json');
     config.model_cfg.vision_cfg.timm_model_name = 'resnet50';
     await writeFile(path.join(target, 'open_clip_config.json'), JSON.stringify(config));
-    await expect(importOpenClip(target)).rejects.toThrow(/timm_model_name/);
+    await expect(loadPretrainedPath(target)).rejects.toThrow(/timm_model_name/);
   });
 });

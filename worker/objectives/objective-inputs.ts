@@ -33,7 +33,7 @@ export function checkModelFor({ run, objective }: Pick<RunConfig, 'run' | 'objec
   });
 }
 
-/** Exporting and zero-shot need both towers. @throws CoveyError UNSUPPORTED where the objective trained none for text */
+/** Zero-shot needs both towers. @throws CoveyError UNSUPPORTED where the objective trained none for text */
 export function expectTextTower(objective: RunConfig['objective'], verb: string): void {
   if (OBJECTIVE_INPUTS[objective].captions) return;
   throw new CoveyError('UNSUPPORTED', `Cannot ${verb}: objective ${objective} trains no text tower`, {
