@@ -1,28 +1,19 @@
 import { assert, CoveyError } from '../../common/errors.ts';
-import { type Engine, pixelsToTensor, type Recording, recordForward, rootScope, tf } from '../../engine/index.ts';
+import { type Engine, rootScope, tf } from '../../engine/index.ts';
 import type { NamedVariable } from '../../models/named-variables.ts';
 import type { GlobalBatch, Lane, LaneStatistics, Objective, TrainedModel } from '../objectives/objective.ts';
 import type { BlockingCollectives } from './blocking-collectives.ts';
 import { type FlatLayout, flatLayout } from './flat-layout.ts';
 import { GradientSink } from './gradient-sink.ts';
+import { type EncodedLane, LaneEncoder, type LaneInput, labelsOf } from './lane-encoder.ts';
 import { LaneGather, sharedFloats } from './lane-gather.ts';
 import { type LaneSchedule, laneSchedule } from './lane-schedule.ts';
+import { LearntScalars } from './learnt-scalars.ts';
 import { PhaseTimer } from './phase-timer.ts';
 import type { StateHeader, StateView } from './state-layout.ts';
 import { WeightUpdater, type WeightUpdaterOptions } from './weight-updater.ts';
 
-/** One lane's inputs: what the objective takes of `laneBatch` samples, b. */
-export interface LaneInput {
-  readonly lane: number;
-  /** uint8 RGB, [views, b, side, side, 3]. */
-  readonly pixels: Uint8Array;
-  /** Token ids, [b, contextLength]; empty without captions. */
-  readonly tokens: Int32Array;
-  /** Classes, [b]; empty or absent without labels. */
-  readonly labels?: Int32Array;
-  /** One for each sample, [b]: see `EncoderInput.seeds`. Absent: zeros. */
-  readonly seeds?: Uint32Array;
-}
+export type { LaneInput } from './lane-encoder.ts';
 
 export interface StepResult {
   readonly loss: number;
@@ -75,8 +66,8 @@ export class LaneTrainer {
   readonly #variables: tf.Variable[];
   /** Those that are not frozen: backward computes no other gradient. */
   readonly #trainable: tf.Variable[];
-  /** Parameter index of each of the objective's scalars. */
-  readonly #scalarIndices: readonly number[];
+  readonly #scalars: LearntScalars;
+  readonly #encoder: LaneEncoder;
   readonly #outputs: LaneGather;
   readonly #exchanged: LaneGather;
   readonly #reduced: Float32Array;
@@ -97,11 +88,11 @@ export class LaneTrainer {
     const statistics = model.statistics?.length ?? 0;
     this.layout = flatLayout(model.parameters, 1 + objective.metrics.length + statistics);
     this.#variables = model.parameters.map((parameter) => parameter.variable);
-    this.#scalarIndices = objective.scalars.map((scalar) => {
-      const index = model.parameters.findIndex((parameter) => parameter.name === scalar.name);
-      assert(index >= 0, 'the model has the scalars of its objective', { name: scalar.name });
-      return index;
-    });
+    this.#scalars = new LearntScalars(engine, objective.scalars, model.parameters);
+    this.#encoder = new LaneEncoder(
+      { laneBatch: this.#laneBatch, ...options },
+      { objective, statistics: this.#statistics },
+    );
     this.#updater = new WeightUpdater(options.updater, {
       engine,
       variables: this.#variables,
@@ -130,16 +121,16 @@ export class LaneTrainer {
    */
   step(stepIndex: number, lr: number, lanes: readonly LaneInput[], collectives: BlockingCollectives): StepResult {
     const timer = new PhaseTimer();
-    const recordings: ForwardLane[] = [];
+    const encoded: EncodedLane[] = [];
     const opBase = stepIndex * (OP_FIRST_BUCKET + this.layout.buckets.length);
     try {
-      for (const input of lanes) recordings.push(this.#forward(input));
+      for (const input of lanes) encoded.push(this.#forward(input));
       timer.mark('forward');
       rootScope('collectives', () => this.#outputs.run(opBase + OP_GATHER_OUTPUTS, collectives));
       timer.mark('gather');
-      this.#backward(opBase, lanes, recordings, collectives, timer);
+      this.#backward(opBase, lanes, encoded, collectives, timer);
     } finally {
-      for (const { recording } of recordings) recording.dispose();
+      for (const lane of encoded) lane.dispose();
     }
     const result = rootScope('optimiser', () => this.#update(stepIndex, lr, timer));
     return { ...result, phaseSeconds: timer.seconds };
@@ -150,31 +141,17 @@ export class LaneTrainer {
   }
 
   /** Encodes a lane and writes what others need of it into its block of the gather. */
-  #forward(input: LaneInput): ForwardLane {
-    const { imageSide, mean, std, precision } = this.#options;
+  #forward(input: LaneInput): EncodedLane {
     const { inputs, outputs } = this.#objective;
-    const samples = this.#laneBatch;
-    const shape: [number, number, number, number] = [inputs.views * samples, imageSide, imageSide, 3];
-    const pixels_BHWC = rootScope('host copies', () => pixelsToTensor(input.pixels, shape, { mean, std, precision }));
-    const { tokens, seeds = new Uint32Array(samples) } = input;
-    let recording: Recording;
-    try {
-      recording = recordForward(() =>
-        this.#objective.encode({ samples, pixels_BHWC, tokens, labels: labelsOf(input), seeds }),
-      );
-    } finally {
-      pixels_BHWC.dispose();
-    }
+    const encoded = this.#encoder.encode(input);
     rootScope('host copies', () => {
-      const gathered = recording.outputs.filter((_, index) => outputs[index]!.gathered);
+      const gathered = encoded.outputs.filter((_, index) => outputs[index]!.gathered);
       gathered.forEach((rows, kind) => {
         this.#engine.readInto(rows, this.#outputs.own(input.lane, kind));
       });
       if (inputs.labels && gathered.length > 0) this.#outputs.own(input.lane, gathered.length).set(labelsOf(input));
     });
-    const statistics = new Float32Array(this.#statistics?.length ?? 0);
-    this.#statistics?.read(statistics);
-    return { recording, statistics };
+    return encoded;
   }
 
   /** Uploads all lanes' gathered rows. The caller disposes `gathered`. */
@@ -185,7 +162,7 @@ export class LaneTrainer {
     const gathered = specs.map(({ perSample, width }, kind) =>
       tf.tensor2d(this.#outputs.all(kind), [samples * perSample, width]),
     );
-    return { samples, gathered, labels: this.#gatheredLabels(), scalars: this.#readScalars() };
+    return { samples, gathered, labels: this.#gatheredLabels(), scalars: this.#scalars.read() };
   }
 
   #gatheredLabels(): Int32Array {
@@ -197,14 +174,14 @@ export class LaneTrainer {
   #backward(
     opBase: number,
     lanes: readonly LaneInput[],
-    recordings: readonly ForwardLane[],
+    encoded: readonly EncodedLane[],
     collectives: BlockingCollectives,
     timer: PhaseTimer,
   ): void {
     const batch = rootScope('host copies', () => this.#globalBatch());
     const held = lanes.map((input, position): Lane => {
       const samples = { begin: input.lane * this.#laneBatch, count: this.#laneBatch };
-      return { samples, outputs: recordings[position]!.recording.outputs, labels: labelsOf(input) };
+      return { samples, outputs: encoded[position]!.outputs, labels: labelsOf(input) };
     });
     let exchanged: tf.Tensor1D[] = [];
     const tickets: number[] = [];
@@ -214,10 +191,10 @@ export class LaneTrainer {
       held.forEach((lane, position) => {
         const result = rootScope('loss', () => this.#objective.laneGradients(batch, lane, exchanged));
         const sink = this.#sink(position, opBase, collectives, tickets);
-        const scalars = new Map(this.#scalarIndices.map((index, i) => [index, result.dScalars[i]!]));
-        const { recording, statistics } = recordings[position]!;
+        const scalars = new Map(this.#scalars.indices.map((index, i) => [index, result.dScalars[i]!]));
+        const { statistics } = encoded[position]!;
         sink.scalars([result.lossSum, ...result.metricSums, ...statistics], scalars);
-        recording.backward(result.dOutputs, this.#trainable, (at, gradient) =>
+        encoded[position]!.backward(result.dOutputs, this.#trainable, (at, gradient) =>
           sink.gradient(this.#updater.trainable[at]!, gradient),
         );
         rootScope('gradient sums', () => sink.finish());
@@ -279,14 +256,14 @@ export class LaneTrainer {
     if (finite) {
       const clip = gradClipNorm === undefined ? 1 : Math.min(1, gradClipNorm / (gradNorm + 1e-6));
       this.#updater.step({ gradient, gradientScale: clip / globalBatch, lr });
-      this.#clampScalars();
+      this.#scalars.clamp();
       this.#updater.average();
       this.#moveOn(step);
     } else {
       this.#skippedSteps++;
     }
     timer.mark('optim');
-    const logitScale = this.#objective.similarityScale(this.#readScalars());
+    const logitScale = this.#objective.similarityScale(this.#scalars.read());
     return { loss, logitScale, metrics: this.#readMetrics(), gradNorm, skipped: !finite };
   }
 
@@ -312,24 +289,6 @@ export class LaneTrainer {
     return Object.fromEntries(
       this.#objective.metrics.map((name, i) => [name, this.#reduced[first + i]! / globalBatch]),
     );
-  }
-
-  #readScalars(): number[] {
-    return this.#scalarIndices.map((index) => {
-      const value = new Float32Array(1);
-      this.#engine.readInto(this.#variables[index]!, value);
-      return value[0]!;
-    });
-  }
-
-  /** Into the objective's bounds, after each update. */
-  #clampScalars(): void {
-    this.#readScalars().forEach((value, i) => {
-      const { min, max } = this.#objective.scalars[i]!;
-      const clamped = Math.min(Math.max(value, min), max);
-      if (clamped !== value)
-        this.#engine.writeFrom(this.#variables[this.#scalarIndices[i]!]!, new Float32Array([clamped]));
-    });
   }
 
   get skippedSteps(): number {
@@ -370,16 +329,4 @@ export class LaneTrainer {
   dispose(): void {
     this.#updater.dispose();
   }
-}
-
-/** A held lane between its forward and its backward. */
-interface ForwardLane {
-  readonly recording: Recording;
-  readonly statistics: Float32Array;
-}
-
-const NO_LABELS = new Int32Array(0);
-
-function labelsOf({ labels = NO_LABELS }: LaneInput): Int32Array {
-  return labels;
 }
