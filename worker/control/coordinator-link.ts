@@ -114,6 +114,7 @@ export class CoordinatorLink {
           skipped: reply.skipped,
           timeSeconds: Date.now() / 1000,
           peakMemoryBytes: reply.engineMemory.peakBytes,
+          metrics: { ...reply.metrics },
         },
         badSamples: loaded.replaced.map(({ sampleId, reason, replacedBy }) => ({ sampleId, reason, replacedBy })),
       },
