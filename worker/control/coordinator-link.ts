@@ -115,6 +115,8 @@ export class CoordinatorLink {
           timeSeconds: Date.now() / 1000,
           peakMemoryBytes: reply.engineMemory.peakBytes,
           metrics: { ...reply.metrics },
+          health: { ...reply.health?.measures },
+          similarities: reply.health?.similarities.map(({ counts, ...one }) => ({ ...one, counts: [...counts] })) ?? [],
         },
         badSamples: loaded.replaced.map(({ sampleId, reason, replacedBy }) => ({ sampleId, reason, replacedBy })),
       },
