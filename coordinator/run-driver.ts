@@ -4,6 +4,7 @@ import { CoveyError } from '../common/errors.ts';
 import type { Logger } from '../common/log.ts';
 import type { Checkpoint } from '../proto/gen/covey/v1/Checkpoint.ts';
 import type { Run } from '../proto/gen/covey/v1/Run.ts';
+import type { StepRecord } from '../proto/gen/covey/v1/StepRecord.ts';
 import type { WatchRunResponse } from '../proto/gen/covey/v1/WatchRunResponse.ts';
 import { newRun, restoreRun, runStatus, wantsWorkers } from './core/run-state.ts';
 import { transition } from './core/transition.ts';
@@ -11,7 +12,7 @@ import type { CoreEvent, MemberRecord, Outcome, Published, RunCoreState, RunSett
 import type { HeadRecord, HeadStore } from './head-store.ts';
 import { HeadWriter } from './head-writer.ts';
 import type { CoordinatorMetrics } from './metrics.ts';
-import { type ReportedFacts, RunReporter } from './run-reporter.ts';
+import { RunReporter } from './run-reporter.ts';
 import { settingsOf } from './run-settings.ts';
 import { StepHistory } from './step-history.ts';
 import { Watchers } from './watchers.ts';
@@ -133,15 +134,15 @@ export class RunDriver {
     };
   }
 
-  /** Feeds the core and carries out its effects. `facts` is what the event's sender reported besides. */
-  feed(event: CoreEvent, facts: ReportedFacts = {}): Outcome {
+  /** Feeds the core and carries out its effects. `record` is what a commit reported. */
+  feed(event: CoreEvent, record: StepRecord | null = null): Outcome {
     const outcome = transition(this.#state, event, this.#modules.clock.now());
     this.#state = outcome.state;
     if (outcome.reason !== '')
       this.#modules.logger.debug({ run: this.run, event: event.kind, reason: outcome.reason }, 'decided');
     for (const effect of outcome.effects) {
       if (effect.kind === 'write-head') this.#writer.write(effect.sequence, effect.head);
-      this.#reporter.report(effect, () => this.snapshot(), facts);
+      this.#reporter.report(effect, () => this.snapshot(), record);
     }
     if (outcome.effects.length > 0) this.#reporter.observe(this.#state);
     if (outcome.effects.some((effect) => effect.kind === 'publish')) this.#wakePublishWaiters();
@@ -150,8 +151,8 @@ export class RunDriver {
   }
 
   /** Feeds the core; throws where it refuses, and waits for the HEAD write that the answer depends on. */
-  async perform(event: CoreEvent, facts: ReportedFacts = {}): Promise<Outcome> {
-    const outcome = this.feed(event, facts);
+  async perform(event: CoreEvent, record: StepRecord | null = null): Promise<Outcome> {
+    const outcome = this.feed(event, record);
     if (outcome.refusal) {
       throw new CoveyError(outcome.refusal.code, outcome.refusal.message, {
         fields: { run: this.run, generation: this.#state.headGeneration },
@@ -220,7 +221,6 @@ export class RunDriver {
       reason: state.reason,
       createdAtSeconds: this.#createdAtSeconds,
       samplesPerSecond: this.#history.samplesPerSecond(),
-      lastEvaluation: this.#history.newestEvaluation,
     };
   }
 
@@ -234,12 +234,11 @@ export class RunDriver {
     const live = this.#watchers.subscribe(signal);
     try {
       const past = this.#history.after(afterStep);
-      const nothing = { run: null, event: null, step: null, evaluation: null };
-      yield { ...nothing, run: this.snapshot() };
-      for (const one of past) yield { ...nothing, ...one };
+      yield { run: this.snapshot(), event: null, step: null };
+      for (const step of past) yield { run: null, event: null, step };
       if (this.#isOver()) return;
       yield* live;
-      if (!signal.aborted) yield { ...nothing, run: this.snapshot() };
+      if (!signal.aborted) yield { run: this.snapshot(), event: null, step: null };
     } finally {
       await live.return();
     }

@@ -28,3 +28,4 @@ export { type RecomputeOptions, type Remake, recompute } from './recompute.ts';
 export { type GradientListener, type Recording, recordForward } from './tape.ts';
 export type { Tensor, Tensor1D, Tensor2D, Tensor3D, Tensor4D, Variable } from './tf.ts';
 export * as tf from './tf.ts';
+export { unrecorded } from './tfjs-internals.ts';

@@ -1,11 +1,13 @@
+import { isDeepStrictEqual } from 'node:util';
 import { z } from 'zod';
+import { isMoco, mocoProblems, mocoSchema } from './moco-config.ts';
 
 /** What a run learns, and the options of its loss. */
 
 const positiveInt = z.int().positive();
 
 export const objectiveSchema = z
-  .enum(['clip', 'siglip', 'simclr', 'supcon', 'supervised'])
+  .enum(['clip', 'siglip', 'simclr', 'supcon', 'moco-v2', 'supervised'])
   .default('clip')
   .describe('docs/objectives.md');
 
@@ -18,10 +20,6 @@ export const lossSchema = z
       .describe(
         "simclr, supcon: mean over the 2N views as the papers write it; sum: both directions' means added, twice that, as google-research/simclr",
       ),
-    negatives: z
-      .enum(['all', 'none'])
-      .default('all')
-      .describe('simclr: none leaves only the pull between two views of a picture, an ablation that collapses'),
     projection: z
       .strictObject({
         hidden: positiveInt.optional().describe('Default: model.vision.width, as in SimCLR'),
@@ -37,6 +35,7 @@ export const lossSchema = z
         'supcon, supervised: how many classes, where the labels of the dataset are numbers from 0; or their names in order',
       ),
     labelSmoothing: z.number().min(0).lt(1).default(0).describe('supervised'),
+    moco: mocoSchema.optional().describe('moco-v2'),
   })
   .prefault({});
 
@@ -64,11 +63,16 @@ export function lossProblems({
   if (loss.labelSmoothing > 0 && objective !== 'supervised') {
     refuse(['loss', 'labelSmoothing'], `is for objective supervised, objective is ${objective}`);
   }
-  if (loss.negatives === 'none' && objective !== 'simclr') {
-    refuse(['loss', 'negatives'], `is for objective simclr, objective is ${objective}`);
-  }
   if (objective === 'simclr' && train.globalBatch < 2) {
     refuse(['train', 'globalBatch'], 'must be at least 2 for objective simclr, which learns from other pictures, is 1');
   }
+  if (isMoco(objective)) {
+    const { temperature, projection } = lossSchema.parse(undefined);
+    for (const [key, value] of Object.entries({ temperature, projection })) {
+      if (isDeepStrictEqual(loss[key as 'temperature'], value)) continue;
+      refuse(['loss', key], `is for objectives simclr and supcon; objective ${objective} reads loss.moco`);
+    }
+  }
+  problems.push(...mocoProblems({ objective, loss, train }));
   return problems;
 }

@@ -25,6 +25,8 @@ export interface ViewModelOptions {
   readonly quickGelu: boolean;
   /** See ClipModelOptions. Default `none`. */
   readonly recompute?: RecomputeOption;
+  /** Whether the weights have gradients. Default true. */
+  readonly trainable?: boolean;
 }
 
 let instances = 0;
@@ -45,13 +47,13 @@ export class ViewModel {
   readonly #tower: TowerOptions;
 
   constructor(vision: VisionConfig, head: HeadConfig, options: ViewModelOptions) {
-    const { seed, precision, quickGelu, recompute = 'none' } = options;
+    const { seed, precision, quickGelu, recompute = 'none', trainable = true } = options;
     this.vision = vision;
     this.head = head;
     this.#tower = { precision, quickGelu, recomputedBlocks: recomputedBlocks(recompute) };
     const scope = `view-model-${instances++}`;
     const make = { seed, init: 'random', scope } as const;
-    this.parameters = makeVariables(viewParameterSpecs(vision, head), { ...make, trainable: true });
+    this.parameters = makeVariables(viewParameterSpecs(vision, head), { ...make, trainable });
     this.#buffers = makeVariables(viewBufferSpecs(head), { ...make, trainable: false });
     this.#byName = new Map([...this.parameters, ...this.#buffers].map(({ name, variable }) => [name, variable]));
   }

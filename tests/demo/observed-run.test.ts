@@ -19,9 +19,6 @@ function record(step: number, generation: number, timeSeconds: number, loss = 3)
     skipped: false,
     timeSeconds,
     peakMemoryBytes: 0,
-    metrics: {},
-    health: {},
-    similarities: [],
   };
 }
 
@@ -29,7 +26,6 @@ const generation = (run: ObservedRun, number: number, members: number) =>
   run.observe({
     run: null,
     step: null,
-    evaluation: null,
     event: {
       sequence: number,
       timeSeconds: 0,
@@ -39,8 +35,7 @@ const generation = (run: ObservedRun, number: number, members: number) =>
     },
   });
 
-const observe = (run: ObservedRun, one: StepRecord) =>
-  run.observe({ run: null, event: null, step: one, evaluation: null });
+const observe = (run: ObservedRun, one: StepRecord) => run.observe({ run: null, event: null, step: one });
 
 describe('ObservedRun', () => {
   it('measures recovery from the kill to the first step of a later generation', () => {

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { RandomStream } from '../../common/random.ts';
 import { type Engine, loadEngine, tf } from '../../engine/index.ts';
+import { keyGradients } from '../../worker/objectives/key-contrast.ts';
 import { siglipLaneGradients } from '../../worker/objectives/siglip.ts';
 import { viewBatch, viewGradients, viewLogSumExps } from '../../worker/objectives/view-contrast.ts';
 
@@ -55,6 +56,25 @@ function supconLossSum(z: ArrayLike<number>, classes: ArrayLike<number>, tempera
     for (const p of positives) {
       sum -= (dot(z, i, z, p) / temperature - Math.log(denominator)) / positives.length;
     }
+  }
+  return sum;
+}
+
+/** He et al. 2020, equation 1, summed over queries, in fp64. A query's own key may lie among the others too, where it does not count. */
+function keyLossSum(
+  q: ArrayLike<number>,
+  keys: ArrayLike<number>,
+  others: ArrayLike<number>,
+  temperature: number,
+): number {
+  let sum = 0;
+  for (let i = 0; i < ROWS; i++) {
+    const positive = Math.exp(dot(q, i, keys, i) / temperature);
+    let denominator = positive;
+    for (let j = 0; j < ROWS; j++) {
+      if (others !== keys || j !== i) denominator += Math.exp(dot(q, i, others, j) / temperature);
+    }
+    sum -= Math.log(positive / denominator);
   }
   return sum;
 }
@@ -153,6 +173,66 @@ describe.each(['cpu', 'auto'] as const)('on engine %s', (name) => {
     const { loss, dz } = contrast(z, Int32Array.from([0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 5]), 0.1);
     expect(loss / ROWS).toBeCloseTo(Math.log(ROWS - 1), 5);
     expect(Math.max(...dz.map(Math.abs))).toBeLessThan(1e-4);
+  });
+
+  /** Queries against their keys and others, lane by lane. */
+  function told(q: Float32Array, keys: Float32Array, others: Float32Array, temperature: number) {
+    const [q_KD, keys_KD, others_KD] = [q, keys, others].map((x) => tf.tensor2d(x, [ROWS, WIDTH]));
+    const dq = new Float32Array(ROWS * WIDTH);
+    const sums = { loss: 0, similarity: 0, first: 0 };
+    for (const { begin, count } of lanes) {
+      const [q_RD, key_RD] = [q_KD!, keys_KD!].map((x) => tf.slice(x, [begin, 0], [count, WIDTH]));
+      const ownRow = others === keys ? begin : undefined;
+      const part = keyGradients(engine, { q_RD: q_RD!, key_RD: key_RD!, others_KD: others_KD!, ownRow }, temperature);
+      engine.readInto(part.dq_RD, dq.subarray(begin * WIDTH, (begin + count) * WIDTH));
+      tf.dispose([q_RD!, key_RD!, part.dq_RD]);
+      sums.loss += part.lossSum;
+      sums.similarity += part.positiveSimilaritySum;
+      sums.first += part.firstCount;
+    }
+    tf.dispose([q_KD!, keys_KD!, others_KD!]);
+    return { ...sums, dq };
+  }
+
+  it.each([
+    { title: 'a queue', others: 'queue' },
+    { title: 'all keys of the batch, their own aside', others: 'keys' },
+  ])('MoCo tells a query from $title with the loss, and its slopes, of its paper', ({ others: from }) => {
+    const [q, keys, others] = [
+      unitRows('queries'),
+      unitRows('keys'),
+      from === 'keys' ? unitRows('keys') : unitRows(from),
+    ];
+    const pool = from === 'keys' ? keys! : others!;
+    for (const temperature of [0.05, 0.2, 1]) {
+      const ours = told(q!, keys!, pool, temperature);
+      expect(ours.loss / keyLossSum(q!, keys!, pool, temperature)).toBeCloseTo(1, 5);
+      for (let index = 0; index < ROWS * WIDTH; index += 7) {
+        const expected = slope(q!, index, (moved) => keyLossSum(moved, keys!, pool, temperature));
+        expect(Math.abs(ours.dq[index]! - expected)).toBeLessThan(1e-5 / temperature);
+      }
+      const rows = Array.from({ length: ROWS }, (_, i) => i);
+      const similarity = rows.reduce((sum, i) => sum + dot(q!, i, keys!, i), 0);
+      expect(ours.similarity / similarity).toBeCloseTo(1, 5);
+      const first = rows.filter((i) =>
+        rows.every((j) => (pool === keys && j === i) || dot(q!, i, pool, j) < dot(q!, i, keys!, i)),
+      );
+      expect(ours.first).toBe(first.length);
+    }
+  });
+
+  it('MoCo keeps the digits of a loss near zero, and calls no query first where all keys are equal', () => {
+    const one = new Float32Array(ROWS * WIDTH).map((_, i) => (i % WIDTH === 0 ? 1 : 0));
+    const { loss } = told(
+      one,
+      one,
+      one.map((x) => -x),
+      0.1,
+    );
+    expect(loss / (ROWS * Math.log1p(ROWS * Math.exp(-20)))).toBeCloseTo(1, 4);
+    const collapsed = told(one, one, one, 0.1);
+    expect(collapsed.first).toBe(0);
+    expect(collapsed.loss / ROWS).toBeCloseTo(Math.log(ROWS), 4);
   });
 
   it('leaves no tensor behind', () => {

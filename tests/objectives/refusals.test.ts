@@ -29,9 +29,6 @@ describe('a run is refused before any worker starts', () => {
   });
 
   it('where options are set for an objective that does not read them', () => {
-    expect(problemsOf({ loss: { negatives: 'none' } })).toEqual([
-      'loss.negatives is for objective simclr, objective is clip',
-    ]);
     expect(problemsOf({ loss: { classes: 3, labelSmoothing: 0.1 } })).toEqual([
       'loss.classes is for objectives supcon and supervised, objective is clip',
       'loss.labelSmoothing is for objective supervised, objective is clip',
@@ -46,6 +43,33 @@ describe('a run is refused before any worker starts', () => {
     expect(problemsOf({ objective: 'simclr' }, { globalBatch: 1, lanes: 1 })).toHaveLength(1);
     expect(problemsOf({ objective: 'simclr' }, { globalBatch: 8, lanes: 3 })).toEqual([
       'train.lanes must divide train.globalBatch (8), is 3',
+    ]);
+  });
+
+  it('where MoCo has a queue that no whole number of batches fills, or numbers that make no sense', () => {
+    const moco = (options: object, train?: object) =>
+      problemsOf({ objective: 'moco-v2', loss: { moco: options } }, train);
+    expect(moco({})).toEqual([]);
+    expect(moco({ queue: 24 })).toEqual([]);
+    expect(moco({ queue: 20 })).toEqual([
+      'loss.moco.queue must be a multiple of train.globalBatch (8), so that a batch of keys replaces a whole older one; is 20',
+    ]);
+    expect(moco({ queue: 4 })).toHaveLength(1);
+    expect(moco({}, { globalBatch: 24, lanes: 2 })).toEqual([expect.stringMatching(/^loss.moco.queue .*is 65536$/)]);
+    for (const momentum of [-0.1, 1.1, Number.NaN]) expect(moco({ momentum })).toHaveLength(1);
+    expect(moco({ momentum: 1 })).toEqual([]);
+    expect(moco({ temperature: 0 })).toHaveLength(1);
+    expect(moco({ queue: 2 ** 25 })).toHaveLength(1);
+    expect(moco({ negatives: 3 })).toHaveLength(1);
+  });
+
+  it('where options of MoCo are set for another objective, or those of others for MoCo', () => {
+    expect(problemsOf({ objective: 'simclr', loss: { moco: { momentum: 0.9 } } })).toEqual([
+      'loss.moco is for objective moco-v2, objective is simclr',
+    ]);
+    expect(problemsOf({ objective: 'moco-v2', loss: { temperature: 0.07, projection: { width: 64 } } })).toEqual([
+      'loss.temperature is for objectives simclr and supcon; objective moco-v2 reads loss.moco',
+      'loss.projection is for objectives simclr and supcon; objective moco-v2 reads loss.moco',
     ]);
   });
 

@@ -12,11 +12,7 @@ export interface GlobalEmbeddings {
 
 /** The two towers' unit-length embeddings, both gathered: what every image-text objective starts from. */
 export function towerOutputs({ config: { embedDim } }: ClipModel): Objective['outputs'] {
-  const rows = { perSample: 1, width: embedDim, gathered: true };
-  return [
-    { ...rows, name: 'image', partner: 'text' },
-    { ...rows, name: 'text' },
-  ];
+  return ['image', 'text'].map((name) => ({ name, perSample: 1, width: embedDim, gathered: true }));
 }
 
 export function encodePairs(model: ClipModel, { pixels_BHWC, tokens, samples }: EncoderInput): Tensor[] {

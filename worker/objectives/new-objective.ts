@@ -1,8 +1,12 @@
+import { type MocoObjective, mocoOptions } from '../../common/config/moco-config.ts';
 import type { ModelConfig, RunConfig } from '../../common/config/run-config.ts';
 import type { Engine } from '../../engine/index.ts';
 import { ClipModel } from '../../models/clip/clip-model.ts';
+import { KeyQueue } from '../../models/vision/key-queue.ts';
+import { MomentumModel } from '../../models/vision/momentum-model.ts';
 import { ViewModel } from '../../models/vision/view-model.ts';
 import { ClipObjective } from './clip.ts';
+import { MocoV2Objective } from './moco-v2.ts';
 import type { Objective, TrainedModel } from './objective.ts';
 import { SIGLIP_LOGIT_SCALE_INIT, SiglipObjective } from './siglip.ts';
 import { SimclrObjective } from './simclr.ts';
@@ -37,6 +41,11 @@ export function newObjective(
       const model = newViewModel(config, modelConfig);
       return { model, objective: new SupconObjective(loss, { engine, model }) };
     }
+    case 'moco-v2': {
+      const options = { ...mocoOptions(name, loss.moco), steps: train.steps };
+      const model = newMomentumModel(name, config, modelConfig);
+      return { model, objective: new MocoV2Objective(options, { engine, model }) };
+    }
     case 'supervised': {
       const model = newViewModel(config, modelConfig);
       return { model, objective: new SupervisedObjective(loss, { engine, model }) };
@@ -52,6 +61,17 @@ function newClipModel({ seed, train }: ObjectiveConfig, modelConfig: ModelConfig
     recompute,
     ...(logitScaleInit === undefined ? {} : { logitScaleInit }),
   });
+}
+
+/** Both encoders begin with the same weights, drawn from the seed by name. Nothing of the key encoder waits for a backward. */
+function newMomentumModel(name: MocoObjective, config: ObjectiveConfig, modelConfig: ModelConfig): MomentumModel {
+  const { precision } = config.train;
+  const { vision, quickGelu } = modelConfig;
+  const { seed, loss } = config;
+  const query = newViewModel(config, modelConfig);
+  const key = new ViewModel(vision, query.head, { seed, precision, quickGelu, trainable: false });
+  const { queue, width } = mocoOptions(name, loss.moco);
+  return new MomentumModel({ query, key, queue: new KeyQueue({ keys: queue, width, seed }) });
 }
 
 function newViewModel(config: ObjectiveConfig, modelConfig: ModelConfig): ViewModel {

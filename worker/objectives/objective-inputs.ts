@@ -3,13 +3,15 @@ import { CoveyError } from '../../common/errors.ts';
 import type { ObjectiveInputs } from './objective.ts';
 
 const PAIRS: ObjectiveInputs = { views: 1, captions: true, labels: false };
+const TWO_VIEWS: ObjectiveInputs = { views: 2, captions: false, labels: false };
 
 /** What each objective takes of a sample, for those too who load data and have no engine. */
 export const OBJECTIVE_INPUTS: Readonly<Record<RunConfig['objective'], ObjectiveInputs>> = {
   clip: PAIRS,
   siglip: PAIRS,
-  simclr: { views: 2, captions: false, labels: false },
+  simclr: TWO_VIEWS,
   supcon: { views: 2, captions: false, labels: true },
+  'moco-v2': TWO_VIEWS,
   supervised: { views: 1, captions: false, labels: true },
 };
 

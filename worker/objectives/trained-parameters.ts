@@ -1,3 +1,4 @@
+import { isMoco, mocoOptions } from '../../common/config/moco-config.ts';
 import type { ModelConfig, RunConfig } from '../../common/config/run-config.ts';
 import { type ParameterSpec, parameterSpecs } from '../../models/clip/parameter-shapes.ts';
 import { type HeadConfig, viewParameterSpecs } from '../../models/vision/view-shapes.ts';
@@ -11,6 +12,10 @@ export function headOf(
   const { classes = 0, projection } = loss;
   if (objective === 'supervised') {
     return { kind: 'classifier', classes: typeof classes === 'number' ? classes : classes.length };
+  }
+  if (isMoco(objective)) {
+    const { hidden = vision.width, width } = mocoOptions(objective, loss.moco);
+    return { kind: 'projection', hidden, width, batchNorm: false };
   }
   return { kind: 'projection', ...projection, hidden: projection.hidden ?? vision.width };
 }

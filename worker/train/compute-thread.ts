@@ -112,8 +112,7 @@ class ComputeThread {
     });
     this.#engine.resetPeakMemory();
     const started = performance.now();
-    const { train, eval: evaluation } = this.#setup.config;
-    const { optimizer, steps } = train;
+    const { optimizer, steps } = this.#setup.config.train;
     const lr = learningRate(request.step, steps, optimizer);
     let result: StepResult;
     try {
@@ -125,11 +124,8 @@ class ComputeThread {
     }
     this.#nextStep = request.step + 1;
     const engineMemory = this.#engine.memory();
-    const { everySteps } = evaluation.health;
-    const healthDue = everySteps > 0 && this.#nextStep % everySteps === 0 && !result.skipped;
     return {
       ...result,
-      health: healthDue ? this.#required.embeddingHealth() : null,
       weightsDigest: this.#required.weightsDigest(),
       learningRate: lr,
       stepSeconds: (performance.now() - started) / 1000,

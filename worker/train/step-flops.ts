@@ -11,8 +11,14 @@ export function stepFlops(
 ): number {
   const { views, captions } = OBJECTIVE_INPUTS[objective];
   if (captions) return lanesFlops(model, train.globalBatch, lanes).total;
-  const { forward, backward } = backboneFlops(model.vision, (views * train.globalBatch) / train.lanes);
-  return lanes.length * (forward + backward);
+  const { forward, backward } = backboneFlops(model.vision, train.globalBatch / train.lanes);
+  const { learnt, keys } = encodedViews(objective, views);
+  return lanes.length * (learnt * (forward + backward) + keys * forward);
+}
+
+/** How many views of a sample are encoded for a backward, and how many by a momentum encoder, which has none. */
+function encodedViews(objective: RunConfig['objective'], views: number): { learnt: number; keys: number } {
+  return objective === 'moco-v2' ? { learnt: 1, keys: 1 } : { learnt: views, keys: 0 };
 }
 
 /** The matrix products of a step over these lanes, after the captions as they are: see `laneFlops`. */

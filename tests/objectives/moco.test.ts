@@ -1,0 +1,304 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { type ModelConfig, runConfigSchema } from '../../common/config/run-config.ts';
+import { RandomStream } from '../../common/random.ts';
+import { type Engine, loadEngine, pixelsToTensor, recordForward, tf } from '../../engine/index.ts';
+import { KeyQueue } from '../../models/vision/key-queue.ts';
+import type { MomentumModel } from '../../models/vision/momentum-model.ts';
+import type { LaneRange } from '../../worker/collectives/lane-tree.ts';
+import type { TrainedModel } from '../../worker/objectives/objective.ts';
+import type { LaneInput, LaneTrainer } from '../../worker/train/lane-trainer.ts';
+import { newTrainer } from '../../worker/train/new-trainer.ts';
+import { StateView, stateBytes } from '../../worker/train/state-layout.ts';
+import { LockstepWorld } from '../support/lockstep-world.ts';
+import { type MocoSettings, PlainMoco } from './plain-moco.ts';
+
+const GLOBAL_BATCH = 12;
+const LANES = 6;
+const SIDE = 8;
+const SEED = 5;
+const STEPS = 5;
+const LR = 0.02;
+const MEAN = [0.5, 0.4, 0.3] as const;
+const STD = [0.2, 0.25, 0.3] as const;
+const MODEL: ModelConfig = {
+  embedDim: 16,
+  quickGelu: false,
+  vision: { imageSize: SIDE, patchSize: 4, width: 16, layers: 1, headWidth: 8, mlpRatio: 2 },
+  text: { contextLength: 8, vocabSize: 40, width: 32, heads: 2, layers: 1, mlpRatio: 4 },
+};
+const WORLDS: readonly (readonly LaneRange[])[] = [
+  [{ begin: 0, end: 6 }],
+  [
+    { begin: 0, end: 5 },
+    { begin: 5, end: 6 },
+  ],
+  [
+    { begin: 0, end: 1 },
+    { begin: 1, end: 3 },
+    { begin: 3, end: 6 },
+  ],
+];
+
+interface Case {
+  readonly title: string;
+  readonly objective: 'moco-v2';
+  readonly moco: object;
+  readonly plain: MocoSettings;
+}
+
+const CASES: readonly Case[] = [
+  {
+    title: 'moco-v2, its queue filled more than once',
+    objective: 'moco-v2',
+    moco: { queue: 36, momentum: 0.9, width: 16 },
+    plain: { kind: 'queue', queue: 36, momentum: () => 0.9, temperature: 0.2 },
+  },
+  {
+    title: "moco-v2 at v1's temperature, its queue one batch long",
+    objective: 'moco-v2',
+    moco: { queue: 12, momentum: 0.9, temperature: 0.07, width: 8 },
+    plain: { kind: 'queue', queue: 12, momentum: () => 0.9, temperature: 0.07 },
+  },
+  {
+    title: 'moco-v2 with a momentum that rises',
+    objective: 'moco-v2',
+    moco: { queue: 24, momentum: 0.8, momentumSchedule: 'cosine', width: 8 },
+    plain: {
+      kind: 'queue',
+      queue: 24,
+      // main_moco.py of facebookresearch/moco-v3: adjust_moco_momentum
+      momentum: (step) => 1 - 0.5 * (1 + Math.cos((Math.PI * step) / STEPS)) * (1 - 0.8),
+      temperature: 0.2,
+    },
+  },
+];
+
+/** Pictures of a colour of their own under noise: uint8 of both views, [2, N, side, side, 3]. */
+function picturesOf(step: number): Uint8Array {
+  const random = new RandomStream('moco', step);
+  const colours = new Uint8Array(3 * GLOBAL_BATCH).map(() => random.integer(224));
+  const floats = SIDE * SIDE * 3;
+  return new Uint8Array(2 * GLOBAL_BATCH * floats).map((_, at) => {
+    const sample = Math.floor(at / floats) % GLOBAL_BATCH;
+    return colours[3 * sample + (at % 3)]! + random.integer(32);
+  });
+}
+
+function laneOf(step: number, lane: number): LaneInput {
+  const pictures = picturesOf(step);
+  const floats = pictures.length / (2 * LANES);
+  const pixels = new Uint8Array(2 * floats);
+  for (const view of [0, 1]) {
+    const begin = (view * LANES + lane) * floats;
+    pixels.set(pictures.subarray(begin, begin + floats), view * floats);
+  }
+  return { lane, pixels, tokens: new Int32Array(0) };
+}
+
+function stateOf(trainer: LaneTrainer, step: number): StateView {
+  const { layout, bufferFloats, stateSections } = trainer;
+  const all = { parameterFloats: layout.parameterFloats, bufferFloats, stateSections };
+  const view = new StateView(new SharedArrayBuffer(stateBytes(all)), all);
+  trainer.exportState(view, step);
+  return view;
+}
+
+function buffersOf(model: TrainedModel): Map<string, Float32Array> {
+  return new Map((model.buffers ?? []).map(({ name, variable }) => [name, variable.dataSync<'float32'>().slice()]));
+}
+
+/** The largest difference against the largest value there is, but for what is smaller than `least`. */
+function distance(ours: ArrayLike<number>, theirs: ArrayLike<number>, least = 1e-2): number {
+  let [worst, size] = [0, 0];
+  for (let i = 0; i < theirs.length; i++) {
+    worst = Math.max(worst, Math.abs(ours[i]! - theirs[i]!));
+    size = Math.max(size, Math.abs(theirs[i]!));
+  }
+  return worst / Math.max(size, least);
+}
+
+describe.each(['cpu', 'auto'] as const)('on engine %s', (name) => {
+  let engine: Engine;
+  beforeAll(async () => {
+    engine = await loadEngine({ engine: name, threads: 1 });
+  });
+  afterAll(() => engine.close());
+
+  function trainerOf({ objective, moco }: Case) {
+    const config = runConfigSchema.parse({
+      run: 'test',
+      seed: SEED,
+      store: 'file:///unused',
+      objective,
+      loss: { moco },
+      model: MODEL,
+      data: { manifest: 'file:///unused', mean: MEAN, std: STD },
+      train: {
+        steps: STEPS,
+        globalBatch: GLOBAL_BATCH,
+        lanes: LANES,
+        optimizer: { name: 'sgd', momentum: 0, weightDecay: 0 },
+      },
+    });
+    return newTrainer(config, MODEL, engine);
+  }
+
+  interface World {
+    readonly workers: readonly { readonly model: TrainedModel; readonly trainer: LaneTrainer }[];
+    step(index: number, options?: { poisoned?: boolean }): readonly { readonly loss: number; readonly row: object }[];
+    dispose(): void;
+  }
+
+  function worldOf(one: Case, ranges: readonly LaneRange[], from?: StateView): World {
+    const world = new LockstepWorld(LANES, ranges);
+    const workers = ranges.map((range) => {
+      const made = trainerOf(one);
+      made.trainer.holdLanes(range.begin, range.end);
+      if (from) made.trainer.importState(from);
+      return made;
+    });
+    return {
+      workers,
+      step: (index, { poisoned = false } = {}) => {
+        const lr = poisoned ? Number.NaN : LR;
+        const results = world.run(
+          workers.map(({ trainer }, rank) => (collectives) => {
+            const { begin, end } = ranges[rank]!;
+            const lanes = Array.from({ length: end - begin }, (_, i) => laneOf(index, begin + i));
+            return trainer.step(index, lr, lanes, collectives);
+          }),
+        );
+        return results.map(({ loss, gradNorm, metrics }, rank) => {
+          const digest = workers[rank]!.trainer.weightsDigest();
+          return { loss, row: { loss, gradNorm, metrics, digest } };
+        });
+      },
+      dispose: () => {
+        for (const { trainer, model } of workers) {
+          trainer.dispose();
+          model.dispose();
+        }
+      },
+    };
+  }
+
+  /** A plain loop in one process over the same pictures, with models of its own. */
+  function plainOf(one: Case): PlainMoco {
+    const { trainer, model } = trainerOf(one);
+    trainer.dispose();
+    return new PlainMoco(one.plain, { model: model as MomentumModel, globalBatch: GLOBAL_BATCH, lanes: LANES, lr: LR });
+  }
+
+  function pixelsOf(step: number) {
+    const shape = [2 * GLOBAL_BATCH, SIDE, SIDE, 3] as [number, number, number, number];
+    return pixelsToTensor(picturesOf(step), shape, { mean: [...MEAN], std: [...STD], precision: 'fp32' });
+  }
+
+  describe.each(CASES)('$title', (one) => {
+    it('has the losses, gradients, key encoder and queue of a plain loop with 1, 2 and 3 workers', () => {
+      const worlds = WORLDS.map((ranges) => worldOf(one, ranges));
+      const plain = plainOf(one);
+      for (let index = 0; index < STEPS; index++) {
+        const pixels = pixelsOf(index);
+        const expected = plain.step(index, pixels);
+        pixels.dispose();
+        // A bias's gradient is what is left of many that all but cancel: their size is that of the others.
+        const least = 0.1 * Math.max(...[...expected.gradients.values()].flatMap((one) => [...one].map(Math.abs)));
+        for (const { step, workers } of worlds) {
+          const [first] = step(index);
+          // Near zero it is the plain softmax that has no more digits.
+          expect(distance([first!.loss], [expected.loss], 0.1)).toBeLessThan(1e-5);
+          const { trainer, model } = workers[0]!;
+          for (const { name: parameter, offset, length } of trainer.layout.slots) {
+            const ours = trainer.reducedGradient.subarray(offset, offset + length).map((sum) => sum / GLOBAL_BATCH);
+            const where = `${parameter} at step ${index} with ${workers.length} workers`;
+            expect(distance(ours, expected.gradients.get(parameter)!, least), where).toBeLessThan(1e-5);
+          }
+          const buffers = buffersOf(model);
+          const wanted = plain.buffersBefore(index + 1);
+          expect([...buffers.keys()].sort()).toEqual([...wanted.keys()].sort());
+          for (const [key, values] of wanted) expect(distance(buffers.get(key)!, values), key).toBeLessThan(1e-5);
+        }
+      }
+      plain.dispose();
+      for (const world of worlds) world.dispose();
+    });
+
+    it('has the same bits, buffers included, at every world size, and from a state in mid-run', () => {
+      const whole = worldOf(one, WORLDS[0]!);
+      const rows = Array.from({ length: STEPS }, (_, index) => whole.step(index)[0]!.row);
+      const end = stateOf(whole.workers[0]!.trainer, STEPS).bytes;
+      whole.dispose();
+      const half = worldOf(one, WORLDS[1]!);
+      const seen = [0, 1, 2].map((index) => half.step(index));
+      const middle = stateOf(half.workers[1]!.trainer, 3);
+      half.dispose();
+      const rest = worldOf(one, WORLDS[2]!, middle);
+      for (let index = 3; index < STEPS; index++) seen.push(rest.step(index));
+      for (const [index, results] of seen.entries()) {
+        for (const { row } of results) expect(row).toEqual(rows[index]);
+      }
+      for (const { trainer } of rest.workers) expect(stateOf(trainer, STEPS).bytes).toEqual(end);
+      rest.dispose();
+    });
+
+    it('leaves no tensor behind', () => {
+      const before = tf.memory().numTensors;
+      const { step, dispose } = worldOf(one, WORLDS[2]!);
+      step(0);
+      const between = tf.memory().numTensors;
+      step(1);
+      expect(tf.memory().numTensors).toBe(between);
+      dispose();
+      expect(tf.memory().numTensors).toBe(before);
+    });
+
+    it('holds nothing of the key encoder for the backward', () => {
+      const { trainer, model } = trainerOf(one);
+      const pixels = pixelsOf(0);
+      const momentum = model as MomentumModel;
+      const count = (f: () => tf.Tensor[]) => {
+        const before = tf.memory().numTensors;
+        const recording = recordForward(f);
+        const held = tf.memory().numTensors - before;
+        recording.dispose();
+        return held;
+      };
+      const alone = count(() => [momentum.query.project(pixels)]);
+      const beside = count(() => [momentum.query.project(pixels), momentum.keys(pixels)]);
+      expect(beside).toBe(alone + 1);
+      pixels.dispose();
+      trainer.dispose();
+      model.dispose();
+    });
+  });
+
+  describe('the queue', () => {
+    it('begins with keys of unit length in no direction of their own, the same for a seed', () => {
+      const [a, b, other] = [1, 1, 2].map((seed) => new KeyQueue({ keys: 500, width: 8, seed }));
+      const rows = a!.keys_KD.arraySync();
+      for (const row of rows) expect(Math.hypot(...row)).toBeCloseTo(1, 6);
+      for (let d = 0; d < 8; d++) {
+        const mean = rows.reduce((sum, row) => sum + row[d]!, 0) / rows.length;
+        expect(Math.abs(mean)).toBeLessThan(4 / Math.sqrt(8 * rows.length));
+      }
+      expect(b!.keys_KD.dataSync()).toEqual(a!.keys_KD.dataSync());
+      expect(other!.keys_KD.dataSync()).not.toEqual(a!.keys_KD.dataSync());
+      for (const queue of [a, b, other]) queue!.dispose();
+    });
+
+    it('replaces the oldest keys, row by row', () => {
+      const queue = new KeyQueue({ keys: 6, width: 1, seed: 0 });
+      const first = [...queue.keys_KD.dataSync()];
+      queue.enqueue(new Float32Array([10, 11]));
+      expect([...queue.keys_KD.dataSync()]).toEqual([10, 11, ...first.slice(2)]);
+      queue.enqueue(new Float32Array([12, 13]));
+      queue.enqueue(new Float32Array([14, 15]));
+      expect(queue.position).toBe(0);
+      queue.enqueue(new Float32Array([16, 17]));
+      expect([...queue.keys_KD.dataSync()]).toEqual([16, 17, 12, 13, 14, 15]);
+      expect(() => queue.enqueue(new Float32Array(4))).toThrow(/replaces a whole older one/);
+      queue.dispose();
+    });
+  });
+});
