@@ -3,7 +3,7 @@ import type { Run } from '../proto/gen/covey/v1/Run.ts';
 import type { WatchRunResponse } from '../proto/gen/covey/v1/WatchRunResponse.ts';
 import type { RunClient } from '../proto/run-client.ts';
 import type { CommandContext } from './context.ts';
-import { isEnded, progressText, runAsJson, stateName, stepAsJson } from './run-view.ts';
+import { evaluationAsJson, isEnded, metricTexts, progressText, runAsJson, stateName, stepAsJson } from './run-view.ts';
 import { StatusLine } from './status-line.ts';
 
 /** How long a coordinator may be away (restarted, say) before following a run gives up. */
@@ -60,14 +60,16 @@ export async function followRun(
 }
 
 function printJsonLine(response: WatchRunResponse, { output }: CommandContext): void {
-  const { event, step, run } = response;
-  if (step) output.line({ type: 'step', ...stepAsJson(step) }, '');
+  const { event, step, run, evaluation } = response;
+  if (evaluation) output.line({ type: 'evaluation', ...evaluationAsJson(evaluation) }, '');
+  else if (step) output.line({ type: 'step', ...stepAsJson(step) }, '');
   else if (event) output.line({ type: 'event', ...event }, '');
   else if (run) output.line({ type: 'run', ...runAsJson(run) }, '');
 }
 
 function show(response: WatchRunResponse, run: Run | undefined, line: StatusLine): void {
-  const { event, step } = response;
+  const { event, step, evaluation } = response;
+  if (evaluation) line.print(`step ${evaluation.step} evaluated: ${metricTexts(evaluation.metrics).join(', ')}`);
   if (event && event.kind !== 'step') line.print(eventText(event));
   if (run) line.update(progressText(step ? { ...run, step: step.step, lastStep: step } : run));
 }

@@ -1,3 +1,4 @@
+import type { Evaluation } from '../proto/gen/covey/v1/Evaluation.ts';
 import type { Run } from '../proto/gen/covey/v1/Run.ts';
 import type { StepRecord } from '../proto/gen/covey/v1/StepRecord.ts';
 import { formatBytes, formatDuration, formatNumber, formatTime } from './format.ts';
@@ -37,6 +38,17 @@ export function stepAsJson(record: StepRecord): object {
   return { ...record };
 }
 
+export function evaluationAsJson(evaluation: Evaluation): object {
+  return { ...evaluation };
+}
+
+/** Results by name, `name 0.123`, in the order they came. */
+export function metricTexts(metrics: Readonly<Record<string, number>>): string[] {
+  return Object.entries(metrics).map(
+    ([name, value]) => `${name} ${formatNumber(value, Math.abs(value) >= 100 ? 1 : 4)}`,
+  );
+}
+
 /** The one line that says how a run is doing. */
 export function progressText(run: Run): string {
   const last = run.lastStep;
@@ -72,6 +84,11 @@ export function statusText(
     );
     if (last.peakMemoryBytes > 0)
       lines.push(`step needs   ${formatBytes(last.peakMemoryBytes)} of tensors at its peak`);
+  }
+  if (last) for (const text of metricTexts(last.metrics)) lines.push(`objective    ${text}`);
+  if (run.lastEvaluation) {
+    const { step, metrics } = run.lastEvaluation;
+    lines.push(`evaluated    step ${step}`, ...metricTexts(metrics).map((text) => `             ${text}`));
   }
   lines.push(
     `checkpoint   ${checkpoint ? `step ${checkpoint.step}, ${formatTime(checkpoint.createdAtSeconds)} UTC` : 'none yet'}`,

@@ -4,7 +4,6 @@ import { CoveyError } from '../common/errors.ts';
 import type { Logger } from '../common/log.ts';
 import type { Checkpoint } from '../proto/gen/covey/v1/Checkpoint.ts';
 import type { Run } from '../proto/gen/covey/v1/Run.ts';
-import type { StepRecord } from '../proto/gen/covey/v1/StepRecord.ts';
 import type { WatchRunResponse } from '../proto/gen/covey/v1/WatchRunResponse.ts';
 import { newRun, restoreRun, runStatus, wantsWorkers } from './core/run-state.ts';
 import { transition } from './core/transition.ts';
@@ -12,7 +11,7 @@ import type { CoreEvent, MemberRecord, Outcome, Published, RunCoreState, RunSett
 import type { HeadRecord, HeadStore } from './head-store.ts';
 import { HeadWriter } from './head-writer.ts';
 import type { CoordinatorMetrics } from './metrics.ts';
-import { RunReporter } from './run-reporter.ts';
+import { type ReportedFacts, RunReporter } from './run-reporter.ts';
 import { settingsOf } from './run-settings.ts';
 import { StepHistory } from './step-history.ts';
 import { Watchers } from './watchers.ts';
@@ -134,15 +133,15 @@ export class RunDriver {
     };
   }
 
-  /** Feeds the core and carries out its effects. `record` is what a commit reported. */
-  feed(event: CoreEvent, record: StepRecord | null = null): Outcome {
+  /** Feeds the core and carries out its effects. `facts` is what the event's sender reported besides. */
+  feed(event: CoreEvent, facts: ReportedFacts = {}): Outcome {
     const outcome = transition(this.#state, event, this.#modules.clock.now());
     this.#state = outcome.state;
     if (outcome.reason !== '')
       this.#modules.logger.debug({ run: this.run, event: event.kind, reason: outcome.reason }, 'decided');
     for (const effect of outcome.effects) {
       if (effect.kind === 'write-head') this.#writer.write(effect.sequence, effect.head);
-      this.#reporter.report(effect, () => this.snapshot(), record);
+      this.#reporter.report(effect, () => this.snapshot(), facts);
     }
     if (outcome.effects.length > 0) this.#reporter.observe(this.#state);
     if (outcome.effects.some((effect) => effect.kind === 'publish')) this.#wakePublishWaiters();
@@ -151,8 +150,8 @@ export class RunDriver {
   }
 
   /** Feeds the core; throws where it refuses, and waits for the HEAD write that the answer depends on. */
-  async perform(event: CoreEvent, record: StepRecord | null = null): Promise<Outcome> {
-    const outcome = this.feed(event, record);
+  async perform(event: CoreEvent, facts: ReportedFacts = {}): Promise<Outcome> {
+    const outcome = this.feed(event, facts);
     if (outcome.refusal) {
       throw new CoveyError(outcome.refusal.code, outcome.refusal.message, {
         fields: { run: this.run, generation: this.#state.headGeneration },
@@ -221,6 +220,7 @@ export class RunDriver {
       reason: state.reason,
       createdAtSeconds: this.#createdAtSeconds,
       samplesPerSecond: this.#history.samplesPerSecond(),
+      lastEvaluation: this.#history.newestEvaluation,
     };
   }
 
@@ -234,11 +234,12 @@ export class RunDriver {
     const live = this.#watchers.subscribe(signal);
     try {
       const past = this.#history.after(afterStep);
-      yield { run: this.snapshot(), event: null, step: null };
-      for (const step of past) yield { run: null, event: null, step };
+      const nothing = { run: null, event: null, step: null, evaluation: null };
+      yield { ...nothing, run: this.snapshot() };
+      for (const one of past) yield { ...nothing, ...one };
       if (this.#isOver()) return;
       yield* live;
-      if (!signal.aborted) yield { run: this.snapshot(), event: null, step: null };
+      if (!signal.aborted) yield { ...nothing, run: this.snapshot() };
     } finally {
       await live.return();
     }

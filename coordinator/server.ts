@@ -96,6 +96,9 @@ export class GrpcServer {
       CommitCheckpoint: this.#unary('WorkerService', 'CommitCheckpoint', (request) =>
         api.commitCheckpoint(request).then(() => ({})),
       ),
+      ReportEvaluation: this.#unary('WorkerService', 'ReportEvaluation', (request) =>
+        api.reportEvaluation(request).then(() => ({})),
+      ),
       ReportFailure: this.#unary('WorkerService', 'ReportFailure', (request) =>
         api.reportFailure(request).then(() => ({})),
       ),

@@ -9,6 +9,7 @@ import type { HeartbeatResponse } from '../proto/gen/covey/v1/HeartbeatResponse.
 import type { JoinRequest } from '../proto/gen/covey/v1/JoinRequest.ts';
 import type { JoinResponse } from '../proto/gen/covey/v1/JoinResponse.ts';
 import type { LeaveRequest } from '../proto/gen/covey/v1/LeaveRequest.ts';
+import type { ReportEvaluationRequest } from '../proto/gen/covey/v1/ReportEvaluationRequest.ts';
 import type { ReportFailureRequest } from '../proto/gen/covey/v1/ReportFailureRequest.ts';
 import type { Coordinator } from './coordinator.ts';
 import type { Published } from './core/types.ts';
@@ -114,7 +115,7 @@ export class WorkerApi {
       throw new CoveyError('INVALID_ARGUMENT', 'Cannot commit: the request carries no step record');
     const timed = { ...record, generation, timeSeconds: record.timeSeconds || this.#modules.clock.now() / 1000 };
     const event = { kind: 'commit', memberId, generation, step: record.step, digest: record.weightsDigest } as const;
-    const outcome = await driver.perform(event, timed);
+    const outcome = await driver.perform(event, { record: timed });
     if (request.badSamples.length > 0)
       this.#modules.metrics?.badSamples.inc({ run: driver.run }, request.badSamples.length);
     return { diverged: outcome.reply.diverged === true };
@@ -131,6 +132,16 @@ export class WorkerApi {
       createdAtSeconds: wire.createdAtSeconds || this.#modules.clock.now() / 1000,
     });
     await driver.perform({ kind: 'checkpoint', memberId, generation, checkpoint });
+  }
+
+  async reportEvaluation(request: ReportEvaluationRequest): Promise<void> {
+    const driver = this.#modules.coordinator.get(request.run);
+    const { memberId, generation, evaluation } = request;
+    if (evaluation === null)
+      throw new CoveyError('INVALID_ARGUMENT', 'Cannot take an evaluation: the request carries none');
+    const timeSeconds = evaluation.timeSeconds || this.#modules.clock.now() / 1000;
+    const event = { kind: 'evaluation', memberId, generation, step: evaluation.step } as const;
+    await driver.perform(event, { evaluation: { ...evaluation, generation, timeSeconds } });
   }
 
   async reportFailure(request: ReportFailureRequest): Promise<void> {

@@ -9,6 +9,8 @@ import type { JoinRequestInput } from './gen/covey/v1/JoinRequest.ts';
 import type { JoinResponse } from './gen/covey/v1/JoinResponse.ts';
 import type { LeaveRequestInput } from './gen/covey/v1/LeaveRequest.ts';
 import type { LeaveResponse } from './gen/covey/v1/LeaveResponse.ts';
+import type { ReportEvaluationRequestInput } from './gen/covey/v1/ReportEvaluationRequest.ts';
+import type { ReportEvaluationResponse } from './gen/covey/v1/ReportEvaluationResponse.ts';
 import type { ReportFailureRequestInput } from './gen/covey/v1/ReportFailureRequest.ts';
 import type { ReportFailureResponse } from './gen/covey/v1/ReportFailureResponse.ts';
 import type { WorkerServiceClient } from './gen/covey/v1/WorkerService.ts';
@@ -68,6 +70,14 @@ export class WorkerClient {
     await this.#caller.call<CommitCheckpointResponse>(
       'CommitCheckpoint',
       (m, o, done) => this.#client.commitCheckpoint(request, m, o, done),
+      options,
+    );
+  }
+
+  async reportEvaluation(request: ReportEvaluationRequestInput, options?: CallOptions): Promise<void> {
+    await this.#caller.call<ReportEvaluationResponse>(
+      'ReportEvaluation',
+      (m, o, done) => this.#client.reportEvaluation(request, m, o, done),
       options,
     );
   }

@@ -59,6 +59,13 @@ export const ROWS = [
       ['Gradient norm', 'timeseries', 'none', [q('covey_grad_norm', '{{run}}')]],
       ['Learning rate', 'timeseries', 'sci', [q('covey_learning_rate', '{{run}}')]],
       [
+        'Objective',
+        'timeseries',
+        'none',
+        [q('covey_objective_metric', '{{name}}')],
+        'What the objective measures of its own step: means over the global batch.',
+      ],
+      [
         'Bad samples and refused steps',
         'timeseries',
         'ops',
@@ -66,6 +73,43 @@ export const ROWS = [
           q(`sum by (reason) (rate(covey_samples_bad_total[${WINDOW}]))`, 'bad: {{reason}}'),
           q(`sum(rate(covey_nonfinite_total[${WINDOW}]))`, 'not finite'),
         ],
+      ],
+    ],
+  },
+  {
+    title: 'Evaluation and embeddings',
+    height: 8,
+    panels: [
+      [
+        'Held-out data',
+        'timeseries',
+        'none',
+        [q('covey_eval_metric{name!~".*(rank|loss).*"}', '{{dataset}} {{name}}')],
+        'Accuracies and recalls, by open_clip’s names.',
+      ],
+      [
+        'Ranks and losses',
+        'timeseries',
+        'none',
+        [q('covey_eval_metric{name=~".*(rank|loss).*"}', '{{dataset}} {{name}}')],
+      ],
+      ['Evaluated step', 'timeseries', 'none', [q('covey_eval_step', '{{run}}'), q('covey_step', '{{run}} now')]],
+      ['Evaluation takes', 'timeseries', 's', [q('covey_eval_duration_seconds', '{{run}}')]],
+      [
+        'Spread of embeddings',
+        'timeseries',
+        'none',
+        [
+          q('covey_embedding_health{measure="std_ratio"}', '{{embedding}}'),
+          q('covey_embedding_collapsed', 'collapsed'),
+        ],
+        '1: over the whole sphere; 0: one point. docs/evaluation.md',
+      ],
+      [
+        'Similarities and effective rank',
+        'timeseries',
+        'none',
+        [q('covey_embedding_health{measure!="std_ratio"}', '{{embedding}} {{measure}}')],
       ],
     ],
   },

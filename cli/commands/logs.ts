@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import type { Evaluation } from '../../proto/gen/covey/v1/Evaluation.ts';
 import type { StepRecord } from '../../proto/gen/covey/v1/StepRecord.ts';
 import { EXIT } from '../exit-codes.ts';
 import { eventText } from '../follow-run.ts';
@@ -6,7 +7,7 @@ import { formatBytes, formatNumber } from '../format.ts';
 import { wholeNumber } from '../option-values.ts';
 import { runCommand } from '../run-command.ts';
 import { withRunClient } from '../run-connection.ts';
-import { stepAsJson } from '../run-view.ts';
+import { evaluationAsJson, metricTexts, stepAsJson } from '../run-view.ts';
 
 /** No message for this long: the replay is over. */
 const QUIET_MS = 1500;
@@ -27,20 +28,28 @@ export function addLogsCommand(program: Command): void {
       runCommand<LogsOptions>((context, [name = ''], options) =>
         withRunClient(context, async (client) => {
           const { output } = context;
-          const { step: upTo } = await client.getRun(name, { signal: context.signal });
+          const { step: upTo, lastEvaluation } = await client.getRun(name, { signal: context.signal });
           // Watching is replay, then live. Without --follow it ends once the replay has caught up with the run as it was, or when
           // nothing more comes: a coordinator that was restarted remembers fewer steps than the run has.
           const quiet = new AbortController();
           const timer = setTimeout(() => quiet.abort(), QUIET_MS);
           if (options.follow) clearTimeout(timer);
           const signal = AbortSignal.any([context.signal, quiet.signal]);
+          const seen = { step: 0, evaluation: 0 };
           try {
-            for await (const { step, event } of client.watchRun(name, { afterStep: options.afterStep, signal })) {
-              if (step) output.line({ type: 'step', ...stepAsJson(step) }, stepText(step));
+            for await (const { step, event, evaluation } of client.watchRun(name, {
+              afterStep: options.afterStep,
+              signal,
+            })) {
+              if (evaluation)
+                output.line({ type: 'evaluation', ...evaluationAsJson(evaluation) }, evaluationText(evaluation));
+              else if (step) output.line({ type: 'step', ...stepAsJson(step) }, stepText(step));
               else if (event) output.line({ type: 'event', ...event }, eventText(event));
               if (options.follow) continue;
               timer.refresh();
-              if (step && step.step >= upTo) break;
+              seen.step = Math.max(seen.step, step?.step ?? 0);
+              seen.evaluation = Math.max(seen.evaluation, evaluation?.step ?? 0);
+              if (seen.step >= upTo && seen.evaluation >= (lastEvaluation?.step ?? 0)) break;
             }
           } catch (thrown) {
             if (!quiet.signal.aborted) throw thrown;
@@ -53,6 +62,11 @@ export function addLogsCommand(program: Command): void {
     );
 }
 
+function evaluationText({ step, metrics, seconds, timeSeconds }: Evaluation): string {
+  const time = new Date(timeSeconds * 1000).toISOString().slice(11, 19);
+  return `${time}  evaluated   step ${step}  ${metricTexts(metrics).join('  ')}  ${formatNumber(seconds, 1)} s`;
+}
+
 function stepText(step: StepRecord): string {
   const time = new Date(step.timeSeconds * 1000).toISOString().slice(11, 19);
   const parts = [
@@ -62,6 +76,7 @@ function stepText(step: StepRecord): string {
     `grad ${formatNumber(step.gradNorm, 3)}`,
     `lr ${step.learningRate.toExponential(2)}`,
     `${formatNumber(step.stepSeconds, 3)} s`,
+    ...metricTexts(step.metrics),
     ...(step.peakMemoryBytes > 0 ? [`peak ${formatBytes(step.peakMemoryBytes)}`] : []),
     `g${step.generation}`,
   ];

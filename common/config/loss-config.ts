@@ -20,6 +20,10 @@ export const lossSchema = z
       .describe(
         "simclr, supcon: mean over the 2N views as the papers write it; sum: both directions' means added, twice that, as google-research/simclr",
       ),
+    negatives: z
+      .enum(['all', 'none'])
+      .default('all')
+      .describe('simclr: none leaves only the pull between two views of a picture, an ablation that collapses'),
     projection: z
       .strictObject({
         hidden: positiveInt.optional().describe('Default: model.vision.width, as in SimCLR'),
@@ -62,6 +66,9 @@ export function lossProblems({
   }
   if (loss.labelSmoothing > 0 && objective !== 'supervised') {
     refuse(['loss', 'labelSmoothing'], `is for objective supervised, objective is ${objective}`);
+  }
+  if (loss.negatives === 'none' && objective !== 'simclr') {
+    refuse(['loss', 'negatives'], `is for objective simclr, objective is ${objective}`);
   }
   if (objective === 'simclr' && train.globalBatch < 2) {
     refuse(['train', 'globalBatch'], 'must be at least 2 for objective simclr, which learns from other pictures, is 1');

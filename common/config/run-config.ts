@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { augmentSchema } from './augment-config.ts';
+import { evalSchema } from './eval-config.ts';
 import { lossProblems, lossSchema, objectiveSchema } from './loss-config.ts';
 import { emaSchema, layerDecaySchema, lockSchema, optimizerSchema, parameterGroupSchema } from './optimizer-config.ts';
 
@@ -187,6 +188,7 @@ export const runConfigSchema = z
     data: dataSchema,
     train: trainSchema,
     checkpoint: checkpointSchema,
+    eval: evalSchema,
     workers: workersSchema,
     timing: timingSchema,
   })
@@ -231,5 +233,6 @@ export type ModelConfig = z.infer<typeof modelConfigSchema>;
 export type VisionConfig = z.infer<typeof visionConfigSchema>;
 export type TextConfig = z.infer<typeof textConfigSchema>;
 export type DataConfig = z.infer<typeof dataSchema>;
+export type { EvalConfig } from './eval-config.ts';
 export type { LossConfig } from './loss-config.ts';
 export type { OptimizerConfig } from './optimizer-config.ts';

@@ -99,6 +99,21 @@ function remember(draft: Draft, step: number, digest: string) {
   state.digests = digests;
 }
 
+/**
+ * The first report of a step's evaluation counts; the members' reports are equal. A generation that evaluates again replaces what an older
+ * one said: that one may have been of weights that were lost.
+ */
+export function takeEvaluation(draft: Draft, event: EventOf<'evaluation'>) {
+  const { state } = draft;
+  const late = event.generation === state.previousHeadGeneration && state.members.has(event.memberId);
+  if (!late && !isCurrent(draft, 'evaluation', event.memberId, event.generation)) return;
+  const { step, generation } = state.evaluated;
+  if (event.generation < generation || (event.generation === generation && event.step <= step)) return;
+  state.evaluated = { step: event.step, generation: event.generation };
+  draft.because(`step ${event.step} evaluated`);
+  draft.emit({ kind: 'record-evaluation', step: event.step });
+}
+
 /** Moves HEAD to a stored checkpoint. The caller is answered once HEAD says so. */
 export function takeCheckpoint(draft: Draft, event: EventOf<'checkpoint'>) {
   const { state } = draft;

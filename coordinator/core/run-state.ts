@@ -35,6 +35,7 @@ export function newRun(settings: RunSettings, nowMs: number): RunCoreState {
     committedStep: 0,
     currentStep: 0,
     digests: new Map(),
+    evaluated: { step: 0, generation: 0 },
     gapAllowed: false,
     checkpoints: [],
     formAt: null,

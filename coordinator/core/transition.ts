@@ -1,7 +1,7 @@
 import { Draft } from './draft.ts';
 import { advance, beginGeneration, headWritten } from './generation.ts';
 import { expireMembers, heartbeat, join, judgeSuspicions, leave, settleEmpty } from './membership.ts';
-import { commit, fail, takeCheckpoint } from './progress.ts';
+import { commit, fail, takeCheckpoint, takeEvaluation } from './progress.ts';
 import type { CoreEvent, Outcome, RunCoreState } from './types.ts';
 
 /**
@@ -32,6 +32,8 @@ function apply(draft: Draft, event: CoreEvent) {
       return leave(draft, event);
     case 'commit':
       return commit(draft, event);
+    case 'evaluation':
+      return takeEvaluation(draft, event);
     case 'checkpoint':
       return takeCheckpoint(draft, event);
     case 'failure':

@@ -140,6 +140,8 @@ export interface RunCoreState {
   readonly currentStep: number;
   /** step → digest of the weights after it and the generation that said so. The newest DIGESTS_MAX. */
   readonly digests: ReadonlyMap<number, { readonly generation: number; readonly digest: string }>;
+  /** Newest step whose weights were evaluated on held-out data, and the generation that said so. */
+  readonly evaluated: { readonly step: number; readonly generation: number };
   /** After a restart the first report may be ahead of what HEAD says. */
   readonly gapAllowed: boolean;
   /** Oldest first. */
@@ -190,6 +192,7 @@ export type CoreEvent =
       readonly step: number;
       readonly digest: string;
     }
+  | { readonly kind: 'evaluation'; readonly memberId: string; readonly generation: number; readonly step: number }
   | {
       readonly kind: 'checkpoint';
       readonly memberId: string;
@@ -233,6 +236,8 @@ export type CoreEffect =
   | { readonly kind: 'publish'; readonly published: Published }
   /** Keep and show the step's record. `result` late: for a step already counted as committed. */
   | { readonly kind: 'record-step'; readonly step: number; readonly result: 'committed' | 'recomputed' | 'late' }
+  /** Keep and show the evaluation of the weights after this step. */
+  | { readonly kind: 'record-evaluation'; readonly step: number }
   /** Steps (from, to] count as committed though no record of them arrived: members hold their result. */
   | { readonly kind: 'adopt-steps'; readonly from: number; readonly to: number }
   | { readonly kind: 'abort-step' }

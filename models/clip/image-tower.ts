@@ -15,13 +15,15 @@ import {
   toCompute,
   toFloat32,
 } from '../../engine/index.ts';
-import { LAYER_NORM_EPS, type ParameterLookup, transformerPooled } from './transformer.ts';
+import { type BlockInsert, LAYER_NORM_EPS, type ParameterLookup, transformerPooled } from './transformer.ts';
 
 export interface TowerOptions {
   readonly precision: 'fp32' | 'bf16';
   readonly quickGelu: boolean;
   /** See transformer.ts. */
   readonly recomputedBlocks: number;
+  /** See transformer.ts. */
+  readonly insert?: BlockInsert | undefined;
 }
 
 /** The pixels, where they are in the tower's shape. @throws CoveyError INVALID_ARGUMENT */
@@ -47,7 +49,7 @@ export function imageFeatures(
   x_BHWC: Tensor4D,
   parameter: ParameterLookup,
   config: VisionConfig,
-  { precision, quickGelu, recomputedBlocks }: TowerOptions,
+  { precision, quickGelu, recomputedBlocks, insert }: TowerOptions,
 ): Tensor2D {
   const { width, patchSize, layers, headWidth } = config;
   const embedded_BTD = moduleScope('patch embedding', () =>
@@ -70,6 +72,7 @@ export function imageFeatures(
     causal: false,
     quickGelu,
     recomputedBlocks,
+    insert,
     pooledToken: 0,
   });
   return moduleScope('ln_post', () =>

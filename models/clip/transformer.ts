@@ -32,6 +32,15 @@ export function recomputedBlocks(recompute: RecomputeOption): number {
 /** Finds a parameter by open_clip key; throws where there is none. */
 export type ParameterLookup = <T extends Tensor>(name: string) => T;
 
+/** A place where something may be inserted: after a block's attention or MLP, before the residual sum. */
+export interface BlockPlace {
+  readonly block: number;
+  readonly after: 'attention' | 'mlp';
+}
+
+/** What is inserted there. Its result takes the place of `x`. */
+export type BlockInsert = (x: Tensor, place: BlockPlace) => Tensor;
+
 export interface TransformerOptions {
   /** Key prefix up to the block number, e.g. `visual.transformer.resblocks`. */
   readonly prefix: string;
@@ -43,6 +52,8 @@ export interface TransformerOptions {
   readonly pooledToken: number | Int32Array | null;
   /** Of this many blocks, from the first, only the residual stream is held for backward; the rest is computed again. */
   readonly recomputedBlocks: number;
+  /** Default: nothing. */
+  readonly insert?: BlockInsert | undefined;
 }
 
 /**
@@ -82,7 +93,11 @@ function residualBlock(input: Stream, block: number, parameter: ParameterLookup,
   const get: ParameterLookup = (name) => parameter(`${options.prefix}.${block}.${name}`);
   const { sum, normalised } = moduleScope('ln_1', () => addThenNormalise(input, get));
   const isLast = block === options.layers - 1;
-  const rest = (skip: Tensor, x: Tensor): Tensor[] => afterFirstNorm(skip, x, isLast, get, options);
+  const { insert } = options;
+  const place =
+    insert === undefined ? undefined : (after: BlockPlace['after']) => (x: Tensor) => insert(x, { block, after });
+  const rest = (skip: Tensor, x: Tensor): Tensor[] =>
+    afterFirstNorm(skip, x, { isLast, insertAfter: place }, get, options);
   if (block >= options.recomputedBlocks) return streamOf(rest(sum, normalised));
   // The layer norm has saved the sum already, so that nothing but the sum is held.
   const normalise = (x: Tensor) => [layerNorm(x, get('ln_1.weight'), get<Tensor1D>('ln_1.bias'), LAYER_NORM_EPS)];
@@ -94,11 +109,16 @@ function streamOf([x, delta]: readonly Tensor[]): Stream {
   return { x: x!, delta: delta! };
 }
 
+interface BlockFacts {
+  readonly isLast: boolean;
+  readonly insertAfter: ((after: BlockPlace['after']) => (x: Tensor) => Tensor) | undefined;
+}
+
 /** Attention and the multi-layer perceptron: [x, delta] of the next stream. */
 function afterFirstNorm(
   sum: Tensor,
   normalised: Tensor,
-  isLast: boolean,
+  { isLast, insertAfter }: BlockFacts,
   get: ParameterLookup,
   options: TransformerOptions,
 ): Tensor[] {
@@ -111,7 +131,8 @@ function afterFirstNorm(
       mixed = selectTokens(mixed as Tensor3D, pooledToken);
       skip = selectTokens(sum as Tensor3D, pooledToken);
     }
-    return linear(mixed, get('attn.out_proj.weight'), get<Tensor1D>('attn.out_proj.bias'));
+    const projected = linear(mixed, get('attn.out_proj.weight'), get<Tensor1D>('attn.out_proj.bias'));
+    return insertAfter?.('attention')(projected) ?? projected;
   });
   const second = moduleScope('ln_2', () =>
     addLayerNorm(skip, attended, get('ln_2.weight'), get<Tensor1D>('ln_2.bias'), LAYER_NORM_EPS),
@@ -119,7 +140,8 @@ function afterFirstNorm(
   const delta = moduleScope('mlp', () => {
     const hidden = linear(second.normalised, get('mlp.c_fc.weight'), get<Tensor1D>('mlp.c_fc.bias'));
     const activated = options.quickGelu ? quickGelu(hidden) : gelu(hidden);
-    return linear(activated, get('mlp.c_proj.weight'), get<Tensor1D>('mlp.c_proj.bias'));
+    const projected = linear(activated, get('mlp.c_proj.weight'), get<Tensor1D>('mlp.c_proj.bias'));
+    return insertAfter?.('mlp')(projected) ?? projected;
   });
   return [second.sum, delta];
 }

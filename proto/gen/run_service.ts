@@ -3,6 +3,7 @@ import type * as grpc from '@grpc/grpc-js';
 import type { EnumTypeDefinition, MessageTypeDefinition } from '@grpc/proto-loader';
 
 import type { CheckpointInput as _covey_v1_CheckpointInput, Checkpoint as _covey_v1_Checkpoint } from './covey/v1/Checkpoint.ts';
+import type { EvaluationInput as _covey_v1_EvaluationInput, Evaluation as _covey_v1_Evaluation } from './covey/v1/Evaluation.ts';
 import type { GetRunRequestInput as _covey_v1_GetRunRequestInput, GetRunRequest as _covey_v1_GetRunRequest } from './covey/v1/GetRunRequest.ts';
 import type { GetRunResponseInput as _covey_v1_GetRunResponseInput, GetRunResponse as _covey_v1_GetRunResponse } from './covey/v1/GetRunResponse.ts';
 import type { ListCheckpointsRequestInput as _covey_v1_ListCheckpointsRequestInput, ListCheckpointsRequest as _covey_v1_ListCheckpointsRequest } from './covey/v1/ListCheckpointsRequest.ts';
@@ -15,6 +16,7 @@ import type { ResumeRunResponseInput as _covey_v1_ResumeRunResponseInput, Resume
 import type { RunInput as _covey_v1_RunInput, Run as _covey_v1_Run } from './covey/v1/Run.ts';
 import type { RunEventInput as _covey_v1_RunEventInput, RunEvent as _covey_v1_RunEvent } from './covey/v1/RunEvent.ts';
 import type { RunServiceClient as _covey_v1_RunServiceClient, RunServiceDefinition as _covey_v1_RunServiceDefinition } from './covey/v1/RunService.ts';
+import type { SimilarityHistogramInput as _covey_v1_SimilarityHistogramInput, SimilarityHistogram as _covey_v1_SimilarityHistogram } from './covey/v1/SimilarityHistogram.ts';
 import type { StepRecordInput as _covey_v1_StepRecordInput, StepRecord as _covey_v1_StepRecord } from './covey/v1/StepRecord.ts';
 import type { StopRunRequestInput as _covey_v1_StopRunRequestInput, StopRunRequest as _covey_v1_StopRunRequest } from './covey/v1/StopRunRequest.ts';
 import type { StopRunResponseInput as _covey_v1_StopRunResponseInput, StopRunResponse as _covey_v1_StopRunResponse } from './covey/v1/StopRunResponse.ts';
@@ -31,6 +33,7 @@ export interface ProtoGrpcType {
   covey: {
     v1: {
       Checkpoint: MessageTypeDefinition<_covey_v1_CheckpointInput, _covey_v1_Checkpoint>
+      Evaluation: MessageTypeDefinition<_covey_v1_EvaluationInput, _covey_v1_Evaluation>
       GetRunRequest: MessageTypeDefinition<_covey_v1_GetRunRequestInput, _covey_v1_GetRunRequest>
       GetRunResponse: MessageTypeDefinition<_covey_v1_GetRunResponseInput, _covey_v1_GetRunResponse>
       ListCheckpointsRequest: MessageTypeDefinition<_covey_v1_ListCheckpointsRequestInput, _covey_v1_ListCheckpointsRequest>
@@ -48,6 +51,7 @@ export interface ProtoGrpcType {
        */
       RunService: SubtypeConstructor<typeof grpc.Client, _covey_v1_RunServiceClient> & { service: _covey_v1_RunServiceDefinition }
       RunState: EnumTypeDefinition
+      SimilarityHistogram: MessageTypeDefinition<_covey_v1_SimilarityHistogramInput, _covey_v1_SimilarityHistogram>
       StepRecord: MessageTypeDefinition<_covey_v1_StepRecordInput, _covey_v1_StepRecord>
       StopRunRequest: MessageTypeDefinition<_covey_v1_StopRunRequestInput, _covey_v1_StopRunRequest>
       StopRunResponse: MessageTypeDefinition<_covey_v1_StopRunResponseInput, _covey_v1_StopRunResponse>

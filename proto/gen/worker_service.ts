@@ -9,6 +9,7 @@ import type { CommitCheckpointRequestInput as _covey_v1_CommitCheckpointRequestI
 import type { CommitCheckpointResponseInput as _covey_v1_CommitCheckpointResponseInput, CommitCheckpointResponse as _covey_v1_CommitCheckpointResponse } from './covey/v1/CommitCheckpointResponse.ts';
 import type { CommitStepRequestInput as _covey_v1_CommitStepRequestInput, CommitStepRequest as _covey_v1_CommitStepRequest } from './covey/v1/CommitStepRequest.ts';
 import type { CommitStepResponseInput as _covey_v1_CommitStepResponseInput, CommitStepResponse as _covey_v1_CommitStepResponse } from './covey/v1/CommitStepResponse.ts';
+import type { EvaluationInput as _covey_v1_EvaluationInput, Evaluation as _covey_v1_Evaluation } from './covey/v1/Evaluation.ts';
 import type { GetRunRequestInput as _covey_v1_GetRunRequestInput, GetRunRequest as _covey_v1_GetRunRequest } from './covey/v1/GetRunRequest.ts';
 import type { GetRunResponseInput as _covey_v1_GetRunResponseInput, GetRunResponse as _covey_v1_GetRunResponse } from './covey/v1/GetRunResponse.ts';
 import type { HeartbeatRequestInput as _covey_v1_HeartbeatRequestInput, HeartbeatRequest as _covey_v1_HeartbeatRequest } from './covey/v1/HeartbeatRequest.ts';
@@ -22,6 +23,8 @@ import type { ListCheckpointsResponseInput as _covey_v1_ListCheckpointsResponseI
 import type { ListRunsRequestInput as _covey_v1_ListRunsRequestInput, ListRunsRequest as _covey_v1_ListRunsRequest } from './covey/v1/ListRunsRequest.ts';
 import type { ListRunsResponseInput as _covey_v1_ListRunsResponseInput, ListRunsResponse as _covey_v1_ListRunsResponse } from './covey/v1/ListRunsResponse.ts';
 import type { MemberInput as _covey_v1_MemberInput, Member as _covey_v1_Member } from './covey/v1/Member.ts';
+import type { ReportEvaluationRequestInput as _covey_v1_ReportEvaluationRequestInput, ReportEvaluationRequest as _covey_v1_ReportEvaluationRequest } from './covey/v1/ReportEvaluationRequest.ts';
+import type { ReportEvaluationResponseInput as _covey_v1_ReportEvaluationResponseInput, ReportEvaluationResponse as _covey_v1_ReportEvaluationResponse } from './covey/v1/ReportEvaluationResponse.ts';
 import type { ReportFailureRequestInput as _covey_v1_ReportFailureRequestInput, ReportFailureRequest as _covey_v1_ReportFailureRequest } from './covey/v1/ReportFailureRequest.ts';
 import type { ReportFailureResponseInput as _covey_v1_ReportFailureResponseInput, ReportFailureResponse as _covey_v1_ReportFailureResponse } from './covey/v1/ReportFailureResponse.ts';
 import type { ResumeRunRequestInput as _covey_v1_ResumeRunRequestInput, ResumeRunRequest as _covey_v1_ResumeRunRequest } from './covey/v1/ResumeRunRequest.ts';
@@ -29,6 +32,7 @@ import type { ResumeRunResponseInput as _covey_v1_ResumeRunResponseInput, Resume
 import type { RunInput as _covey_v1_RunInput, Run as _covey_v1_Run } from './covey/v1/Run.ts';
 import type { RunEventInput as _covey_v1_RunEventInput, RunEvent as _covey_v1_RunEvent } from './covey/v1/RunEvent.ts';
 import type { RunServiceClient as _covey_v1_RunServiceClient, RunServiceDefinition as _covey_v1_RunServiceDefinition } from './covey/v1/RunService.ts';
+import type { SimilarityHistogramInput as _covey_v1_SimilarityHistogramInput, SimilarityHistogram as _covey_v1_SimilarityHistogram } from './covey/v1/SimilarityHistogram.ts';
 import type { StepRecordInput as _covey_v1_StepRecordInput, StepRecord as _covey_v1_StepRecord } from './covey/v1/StepRecord.ts';
 import type { StopRunRequestInput as _covey_v1_StopRunRequestInput, StopRunRequest as _covey_v1_StopRunRequest } from './covey/v1/StopRunRequest.ts';
 import type { StopRunResponseInput as _covey_v1_StopRunResponseInput, StopRunResponse as _covey_v1_StopRunResponse } from './covey/v1/StopRunResponse.ts';
@@ -52,6 +56,7 @@ export interface ProtoGrpcType {
       CommitCheckpointResponse: MessageTypeDefinition<_covey_v1_CommitCheckpointResponseInput, _covey_v1_CommitCheckpointResponse>
       CommitStepRequest: MessageTypeDefinition<_covey_v1_CommitStepRequestInput, _covey_v1_CommitStepRequest>
       CommitStepResponse: MessageTypeDefinition<_covey_v1_CommitStepResponseInput, _covey_v1_CommitStepResponse>
+      Evaluation: MessageTypeDefinition<_covey_v1_EvaluationInput, _covey_v1_Evaluation>
       GetRunRequest: MessageTypeDefinition<_covey_v1_GetRunRequestInput, _covey_v1_GetRunRequest>
       GetRunResponse: MessageTypeDefinition<_covey_v1_GetRunResponseInput, _covey_v1_GetRunResponse>
       HeartbeatRequest: MessageTypeDefinition<_covey_v1_HeartbeatRequestInput, _covey_v1_HeartbeatRequest>
@@ -67,6 +72,8 @@ export interface ProtoGrpcType {
       Member: MessageTypeDefinition<_covey_v1_MemberInput, _covey_v1_Member>
       MemberState: EnumTypeDefinition
       Phase: EnumTypeDefinition
+      ReportEvaluationRequest: MessageTypeDefinition<_covey_v1_ReportEvaluationRequestInput, _covey_v1_ReportEvaluationRequest>
+      ReportEvaluationResponse: MessageTypeDefinition<_covey_v1_ReportEvaluationResponseInput, _covey_v1_ReportEvaluationResponse>
       ReportFailureRequest: MessageTypeDefinition<_covey_v1_ReportFailureRequestInput, _covey_v1_ReportFailureRequest>
       ReportFailureResponse: MessageTypeDefinition<_covey_v1_ReportFailureResponseInput, _covey_v1_ReportFailureResponse>
       ResumeRunRequest: MessageTypeDefinition<_covey_v1_ResumeRunRequestInput, _covey_v1_ResumeRunRequest>
@@ -78,6 +85,7 @@ export interface ProtoGrpcType {
        */
       RunService: SubtypeConstructor<typeof grpc.Client, _covey_v1_RunServiceClient> & { service: _covey_v1_RunServiceDefinition }
       RunState: EnumTypeDefinition
+      SimilarityHistogram: MessageTypeDefinition<_covey_v1_SimilarityHistogramInput, _covey_v1_SimilarityHistogram>
       StepRecord: MessageTypeDefinition<_covey_v1_StepRecordInput, _covey_v1_StepRecord>
       StopRunRequest: MessageTypeDefinition<_covey_v1_StopRunRequestInput, _covey_v1_StopRunRequest>
       StopRunResponse: MessageTypeDefinition<_covey_v1_StopRunResponseInput, _covey_v1_StopRunResponse>

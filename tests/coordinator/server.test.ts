@@ -297,6 +297,53 @@ describe('the coordinator over gRPC', { timeout: LIMIT_MS }, () => {
     expect((await client.listRuns()).map(({ run }) => run)).toEqual(['run-1']);
   });
 
+  it('shows objective metrics and evaluations to watchers and Prometheus, and raises the collapse alarm after three low measurements', async () => {
+    const url = newStoreUrl();
+    const running = await coordinatorOn(url);
+    const client = clientOf(running);
+    await client.submitRun(configOf(url, { expected: 1 }));
+    const record = (step: number) => ({
+      metrics: { positive_similarity: step / 1000, 'not a name': 1 },
+      health:
+        step % 10 === 0 ? { 'projection.std_ratio': step < 40 ? 0.9 : 0.001, 'projection.effective_rank': 12 } : {},
+    });
+    const worker = new FakeWorker({ address: running.grpcAddress, name: 'a', stepMs: 5, record }, new StepBarrier());
+    closers.push(() => worker.kill());
+    await worker.start();
+    const end = new AbortController();
+    const warnings: string[] = [];
+    const evaluations: number[] = [];
+    const watching = (async () => {
+      for await (const { event, evaluation } of client.watchRun('run-1', { signal: end.signal })) {
+        if (event?.kind === 'warning') warnings.push(`${event.message} (step ${event.fields['step']})`);
+        if (evaluation) evaluations.push(evaluation.metrics['val/image_to_text_R@1']!);
+      }
+    })().catch(() => undefined);
+    await until(client, ({ step }) => step > 5, 'some steps');
+    await worker.reportEvaluation(worker.generation, {
+      step: 5,
+      metrics: { 'val/image_to_text_R@1': 0.25 },
+      seconds: 2,
+    });
+    // Another member's report of the same step, and one of a generation that is over.
+    await worker.reportEvaluation(worker.generation, { step: 5, metrics: { 'val/image_to_text_R@1': 0.99 } });
+    await expect(worker.reportEvaluation(99, { step: 6 })).rejects.toMatchObject({ code: 'STALE_GENERATION' });
+    await until(client, ({ step }) => step > 70, 'the alarm');
+    const run = await client.getRun('run-1');
+    expect(run.lastEvaluation).toMatchObject({ step: 5, metrics: { 'val/image_to_text_R@1': 0.25 } });
+    await expect.poll(() => warnings).toEqual([expect.stringMatching(/'projection' has collapsed.*\(step 60\)$/)]);
+    await expect.poll(() => evaluations).toEqual([0.25]);
+    const metrics = await (await fetch(`${running.httpUrl}/metrics`)).text();
+    expect(metrics).toMatch(/covey_objective_metric\{run="run-1",name="positive_similarity"\} 0\.\d+/);
+    expect(metrics).toContain('covey_objective_metric{run="run-1",name="other"} 1');
+    expect(metrics).toContain('covey_embedding_health{run="run-1",embedding="projection",measure="std_ratio"} 0.001');
+    expect(metrics).toContain('covey_embedding_collapsed{run="run-1"} 1');
+    expect(metrics).toContain('covey_eval_metric{run="run-1",dataset="val",name="image_to_text_R@1"} 0.25');
+    expect(metrics).toContain('covey_eval_step{run="run-1"} 5');
+    end.abort();
+    await watching;
+  });
+
   it('answers health checks, reflection and HTTP', async () => {
     const url = newStoreUrl();
     const running = await coordinatorOn(url);

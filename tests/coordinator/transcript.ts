@@ -67,6 +67,8 @@ export class TranscriptRunner {
           step: Number(named['step']),
           digest: named['digest'] ?? `d${named['step']}`,
         });
+      case 'evaluated':
+        return this.#feed({ kind: 'evaluation', memberId: member, generation, step: Number(named['step']) });
       case 'checkpoint': {
         const step = Number(named['step']);
         const checkpoint = {
@@ -175,6 +177,8 @@ function describeEffect(effect: CoreEffect): string {
       return `publish: ${describePublished(effect.published)}`;
     case 'record-step':
       return `step ${effect.step} ${effect.result}`;
+    case 'record-evaluation':
+      return `step ${effect.step} evaluated`;
     case 'adopt-steps':
       return `steps ${effect.from + 1} to ${effect.to} adopted`;
     case 'abort-step':

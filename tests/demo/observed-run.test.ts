@@ -19,6 +19,9 @@ function record(step: number, generation: number, timeSeconds: number, loss = 3)
     skipped: false,
     timeSeconds,
     peakMemoryBytes: 0,
+    metrics: {},
+    health: {},
+    similarities: [],
   };
 }
 
@@ -26,6 +29,7 @@ const generation = (run: ObservedRun, number: number, members: number) =>
   run.observe({
     run: null,
     step: null,
+    evaluation: null,
     event: {
       sequence: number,
       timeSeconds: 0,
@@ -35,7 +39,8 @@ const generation = (run: ObservedRun, number: number, members: number) =>
     },
   });
 
-const observe = (run: ObservedRun, one: StepRecord) => run.observe({ run: null, event: null, step: one });
+const observe = (run: ObservedRun, one: StepRecord) =>
+  run.observe({ run: null, event: null, step: one, evaluation: null });
 
 describe('ObservedRun', () => {
   it('measures recovery from the kill to the first step of a later generation', () => {

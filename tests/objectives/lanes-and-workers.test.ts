@@ -19,7 +19,7 @@ import { OBJECTIVE_INPUTS } from '../../worker/objectives/objective-inputs.ts';
 import type { LaneInput, StepResult } from '../../worker/train/lane-trainer.ts';
 import { newTrainer } from '../../worker/train/new-trainer.ts';
 import { LockstepWorld } from '../support/lockstep-world.ts';
-import { clipLoss, siglipLoss, simclrLoss, supconLoss, supervisedLoss } from './references.ts';
+import { attractionLoss, clipLoss, siglipLoss, simclrLoss, supconLoss, supervisedLoss } from './references.ts';
 
 const GLOBAL_BATCH = 12;
 const LANES = 6;
@@ -110,6 +110,12 @@ const CASES: readonly Case[] = [
     loss: { temperature: 0.5, viewLoss: 'sum', projection: { batchNorm: true, hidden: 24, width: 8 } },
     unmoved: ['visual.ln_post.bias'],
     reference: (model, pixels) => tf.mul(simclrLoss(projectedByLane(model, pixels), 0.5), 2),
+  },
+  {
+    title: 'simclr without negatives',
+    objective: 'simclr',
+    loss: { temperature: 0.5, negatives: 'none' },
+    reference: (model, pixels) => attractionLoss(projected(model, pixels), 0.5),
   },
   {
     title: 'supcon',

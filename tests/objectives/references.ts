@@ -37,6 +37,13 @@ export function simclrLoss(z: Tensor2D, temperature: number): Tensor {
   return tf.neg(tf.mean(pick(othersLogSoftmax(z, temperature), partner)));
 }
 
+/** SimCLR's numerator alone: −log exp(z_i·z_j/τ), mean over the views. */
+export function attractionLoss(z: Tensor2D, temperature: number): Tensor {
+  const n = z.shape[0] / 2;
+  const [first, second] = tf.split(z, [n, n]) as [Tensor2D, Tensor2D];
+  return tf.neg(tf.mean(tf.div(tf.sum(tf.mul(first, second), 1), temperature)));
+}
+
 /** Khosla et al. 2020, equation 2 (L_out), mean over the views. @param labels [N], of both views */
 export function supconLoss(z: Tensor2D, labels: Int32Array, temperature: number): Tensor {
   const both = [...labels, ...labels];

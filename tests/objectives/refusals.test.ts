@@ -29,6 +29,9 @@ describe('a run is refused before any worker starts', () => {
   });
 
   it('where options are set for an objective that does not read them', () => {
+    expect(problemsOf({ loss: { negatives: 'none' } })).toEqual([
+      'loss.negatives is for objective simclr, objective is clip',
+    ]);
     expect(problemsOf({ loss: { classes: 3, labelSmoothing: 0.1 } })).toEqual([
       'loss.classes is for objectives supcon and supervised, objective is clip',
       'loss.labelSmoothing is for objective supervised, objective is clip',

@@ -1,8 +1,10 @@
 import { systemClock } from '../../common/clock.ts';
 import { CoveyError } from '../../common/errors.ts';
 import type { Assignment } from '../../proto/gen/covey/v1/Assignment.ts';
+import type { Evaluation } from '../../proto/gen/covey/v1/Evaluation.ts';
 import type { JoinResponse } from '../../proto/gen/covey/v1/JoinResponse.ts';
 import type { MemberState } from '../../proto/gen/covey/v1/MemberState.ts';
+import type { StepRecord } from '../../proto/gen/covey/v1/StepRecord.ts';
 import { WorkerClient } from '../../proto/worker-client.ts';
 
 /** Stands in for the tensor plane: a step is done once every member of its generation has arrived at it. */
@@ -39,6 +41,8 @@ export interface FakeWorkerOptions {
   readonly name: string;
   readonly run?: string;
   readonly stepMs?: number;
+  /** What its step records say besides. */
+  readonly record?: (step: number) => Partial<StepRecord>;
 }
 
 /** A worker that speaks the real protocol over real gRPC and computes nothing: its weights are its step number. */
@@ -101,8 +105,22 @@ export class FakeWorker {
   }
 
   commit(generation: number, step: number) {
-    const record = { step, generation, loss: 1 / step, samples: 8, weightsDigest: `d${step}`, stepSeconds: 0.01 };
+    const extras = this.#options.record?.(step) ?? {};
+    const record = {
+      step,
+      generation,
+      loss: 1 / step,
+      samples: 8,
+      weightsDigest: `d${step}`,
+      stepSeconds: 0.01,
+      ...extras,
+    };
     return this.#client.commitStep({ run: this.member!.run, memberId: this.member!.memberId, generation, record });
+  }
+
+  reportEvaluation(generation: number, evaluation: Partial<Evaluation>): Promise<void> {
+    const { run, memberId } = this.member!;
+    return this.#client.reportEvaluation({ run, memberId, generation, evaluation });
   }
 
   async #heartbeats(): Promise<void> {

@@ -37,6 +37,7 @@ describe('the operations of a worker’s lanes', () => {
       skipped: false,
       phaseSeconds: { forward: 0.1 },
       weightsDigest: '0',
+      health: null,
       learningRate: 0.001,
       stepSeconds: 0.2,
       modelFlops: 2.5e9,

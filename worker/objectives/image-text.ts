@@ -12,7 +12,11 @@ export interface GlobalEmbeddings {
 
 /** The two towers' unit-length embeddings, both gathered: what every image-text objective starts from. */
 export function towerOutputs({ config: { embedDim } }: ClipModel): Objective['outputs'] {
-  return ['image', 'text'].map((name) => ({ name, perSample: 1, width: embedDim, gathered: true }));
+  const rows = { perSample: 1, width: embedDim, gathered: true };
+  return [
+    { ...rows, name: 'image', partner: 'text' },
+    { ...rows, name: 'text' },
+  ];
 }
 
 export function encodePairs(model: ClipModel, { pixels_BHWC, tokens, samples }: EncoderInput): Tensor[] {

@@ -53,6 +53,8 @@ export interface RowsSpec {
 }
 
 export interface OutputSpec extends RowsSpec {
+  /** Name of the output whose rows belong to the same samples: a caption's to its picture. Two rows of one sample are partners anyway. */
+  readonly partner?: string;
   /** Whether other lanes' losses need these rows. What is not gathered stays where it was computed. */
   readonly gathered: boolean;
 }

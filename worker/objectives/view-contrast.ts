@@ -68,11 +68,14 @@ export interface ViewGradients {
   readonly positiveSimilaritySum: number;
 }
 
-/** Second half: the exact gradient for a lane's own views. @param lse_K log-sum-exps of all views */
+/**
+ * Second half: the exact gradient for a lane's own views.
+ * @param lse_K log-sum-exps of all views; undefined leaves the denominators out of the loss, so that nothing pushes views apart
+ */
 export function viewGradients(
   engine: Engine,
   batch: ViewBatch,
-  lse_K: Tensor1D,
+  lse_K: Tensor1D | undefined,
   rows: RowRange,
   temperature: number,
 ): ViewGradients {
@@ -80,30 +83,38 @@ export function viewGradients(
   let lseSum = 0;
   let positiveSum = 0;
   const dz_RD = tf.tidy(() => {
-    const lse_R = tf.slice(lse_K, rows.begin, rows.count) as Tensor1D;
+    const lse_R = lse_K && (tf.slice(lse_K, rows.begin, rows.count) as Tensor1D);
     const positives_R1 = tf.expandDims(tf.slice(positives_K, rows.begin, rows.count), 1);
     let sum_RD: Tensor2D | undefined;
     let positive_R: Tensor1D | undefined;
     for (const tile of tilesOf(z_KD.shape[0])) {
       const [tileSum_RD, tilePositive_R] = tf.tidy(() => {
         const logits_RC = logitsOf(batch, rows, tile, temperature);
-        const own_RC = tf.exp(tf.sub(logits_RC, tf.expandDims(lse_R, 1)));
-        const others_RC = tf.exp(tf.sub(logits_RC, tf.expandDims(tf.slice(lse_K, tile.begin, tile.count), 0)));
         const sameClass_RC = tf.cast(equalPairs(class_K, rows, tile), 'float32');
         const other_RC = tf.cast(tf.logicalNot(equalPairs(batch.index_K, rows, tile)), 'float32');
         const positive_RC = tf.div(tf.mul(sameClass_RC, other_RC), positives_R1);
-        const weights_RC = tf.sub(tf.add(own_RC, others_RC), tf.mul(positive_RC, 2)) as Tensor2D;
+        const pull_RC = tf.mul(positive_RC, -2);
+        const weights_RC = lse_K
+          ? tf.add(pull_RC, softmaxes(logits_RC, lse_R!, tf.slice(lse_K, tile.begin, tile.count)))
+          : pull_RC;
         return [
-          tf.matMul(weights_RC, rowsOf(z_KD, tile)) as Tensor2D,
+          tf.matMul(weights_RC as Tensor2D, rowsOf(z_KD, tile)) as Tensor2D,
           tf.sum(tf.mul(positive_RC, logits_RC), 1) as Tensor1D,
         ];
       }) as [Tensor2D, Tensor1D];
       sum_RD = addTile(sum_RD, tileSum_RD);
       positive_R = addTile(positive_R, tilePositive_R);
     }
-    lseSum = hostSum(engine, lse_R);
+    lseSum = lse_R ? hostSum(engine, lse_R) : 0;
     positiveSum = hostSum(engine, positive_R!);
     return tf.div(sum_RD!, temperature) as Tensor2D;
   });
   return { dz_RD, lossSum: lseSum - positiveSum, positiveSimilaritySum: positiveSum * temperature };
+}
+
+/** exp(s_ij − lse_i) + exp(s_ij − lse_j): a view's softmax over the others, and the others' over it. */
+function softmaxes(logits_RC: Tensor2D, lse_R: Tensor1D, lse_C: Tensor1D): Tensor2D {
+  const own_RC = tf.exp(tf.sub(logits_RC, tf.expandDims(lse_R, 1)));
+  const others_RC = tf.exp(tf.sub(logits_RC, tf.expandDims(lse_C, 0)));
+  return tf.add(own_RC, others_RC);
 }

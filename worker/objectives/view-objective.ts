@@ -14,6 +14,8 @@ export interface ViewObjectiveOptions {
    * directions' means added, twice that, as google-research/simclr's `objective.py`.
    */
   readonly viewLoss: 'mean' | 'sum';
+  /** `none` leaves the denominators out: nothing pushes views apart, and they collapse. For ablations. Default all. */
+  readonly negatives?: 'all' | 'none';
 }
 
 /**
@@ -23,7 +25,7 @@ export interface ViewObjectiveOptions {
 export abstract class ViewObjective implements Objective {
   abstract readonly inputs: Objective['inputs'];
   readonly outputs: Objective['outputs'];
-  readonly exchanged = [{ name: 'lse', perSample: VIEWS, width: 1 }];
+  readonly exchanged: Objective['exchanged'];
   readonly scalars = [];
   /** Mean similarity of a view with those it belongs to. */
   readonly metrics = ['positive_similarity'];
@@ -35,6 +37,7 @@ export abstract class ViewObjective implements Objective {
     this.#options = options;
     this.#engine = modules.engine;
     this.#model = modules.model;
+    this.exchanged = options.negatives === 'none' ? [] : [{ name: 'lse', perSample: VIEWS, width: 1 }];
     this.outputs = [{ name: 'projection', perSample: VIEWS, width: modules.model.outputWidth, gathered: true }];
   }
 
@@ -57,7 +60,7 @@ export abstract class ViewObjective implements Objective {
     const { temperature, viewLoss } = this.#options;
     const perSample = viewLoss === 'sum' ? 1 : 1 / VIEWS;
     const { dz_RD, lossSum, positiveSimilaritySum } = this.#withViews(batch, lane, (views, rows) =>
-      viewGradients(this.#engine, views, lse_K!, rows, temperature),
+      viewGradients(this.#engine, views, lse_K, rows, temperature),
     );
     const scaled_RD = tf.mul(dz_RD, perSample);
     dz_RD.dispose();

@@ -3,6 +3,7 @@ import type { ErrorRecord } from '../../common/error-record.ts';
 import type { EngineName } from '../../engine/capabilities.ts';
 import type { EngineMemory, FallbackUse } from '../../engine/index.ts';
 import type { ComputeEnd } from '../collectives/sync-collectives.ts';
+import type { EmbeddingHealth } from '../eval/embedding-health.ts';
 import type { StepResult } from './lane-trainer.ts';
 import type { StateLayout } from './state-layout.ts';
 import type { TensorGrowth } from './tensor-watch.ts';
@@ -60,6 +61,8 @@ export interface EngineFallback {
 
 export interface StepReply extends StepResult {
   readonly weightsDigest: string;
+  /** Of the gathered embeddings; null on steps that do not measure it (eval.health.everySteps). */
+  readonly health: EmbeddingHealth | null;
   readonly learningRate: number;
   readonly stepSeconds: number;
   /** Floating-point operations of the matrix products of this worker's lanes: see `laneFlops`. */

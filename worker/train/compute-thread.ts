@@ -112,7 +112,8 @@ class ComputeThread {
     });
     this.#engine.resetPeakMemory();
     const started = performance.now();
-    const { optimizer, steps } = this.#setup.config.train;
+    const { train, eval: evaluation } = this.#setup.config;
+    const { optimizer, steps } = train;
     const lr = learningRate(request.step, steps, optimizer);
     let result: StepResult;
     try {
@@ -124,8 +125,11 @@ class ComputeThread {
     }
     this.#nextStep = request.step + 1;
     const engineMemory = this.#engine.memory();
+    const { everySteps } = evaluation.health;
+    const healthDue = everySteps > 0 && this.#nextStep % everySteps === 0 && !result.skipped;
     return {
       ...result,
+      health: healthDue ? this.#required.embeddingHealth() : null,
       weightsDigest: this.#required.weightsDigest(),
       learningRate: lr,
       stepSeconds: (performance.now() - started) / 1000,

@@ -1,6 +1,8 @@
 import { assert, CoveyError } from '../../common/errors.ts';
 import { type Engine, rootScope, tf } from '../../engine/index.ts';
 import type { NamedVariable } from '../../models/named-variables.ts';
+import type { EmbeddingHealth } from '../eval/embedding-health.ts';
+import { gatheredHealth } from '../eval/gathered-health.ts';
 import type { GlobalBatch, Lane, LaneStatistics, Objective, TrainedModel } from '../objectives/objective.ts';
 import type { BlockingCollectives } from './blocking-collectives.ts';
 import { type FlatLayout, flatLayout } from './flat-layout.ts';
@@ -134,6 +136,13 @@ export class LaneTrainer {
     }
     const result = rootScope('optimiser', () => this.#update(stepIndex, lr, timer));
     return { ...result, phaseSeconds: timer.seconds };
+  }
+
+  /** Of what the last step gathered, which the weights before its update made. */
+  embeddingHealth(): EmbeddingHealth {
+    const rows = (kind: number) => this.#outputs.all(kind);
+    const { globalBatch } = this.#options;
+    return gatheredHealth(this.#objective, { globalBatch, laneBatch: this.#laneBatch, rows });
   }
 
   get #laneBatch(): number {

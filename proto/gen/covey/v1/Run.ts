@@ -5,6 +5,7 @@ import type { RunStateInput as _covey_v1_RunStateInput, RunState as _covey_v1_Ru
 import type { MemberInput as _covey_v1_MemberInput, Member as _covey_v1_Member } from '../../covey/v1/Member.ts';
 import type { StepRecordInput as _covey_v1_StepRecordInput, StepRecord as _covey_v1_StepRecord } from '../../covey/v1/StepRecord.ts';
 import type { CheckpointInput as _covey_v1_CheckpointInput, Checkpoint as _covey_v1_Checkpoint } from '../../covey/v1/Checkpoint.ts';
+import type { EvaluationInput as _covey_v1_EvaluationInput, Evaluation as _covey_v1_Evaluation } from '../../covey/v1/Evaluation.ts';
 import type { Long } from '@grpc/proto-loader';
 
 export interface RunInput {
@@ -34,6 +35,7 @@ export interface RunInput {
    * Moving average over the last steps.
    */
   'samplesPerSecond'?: (number | string);
+  'lastEvaluation'?: (_covey_v1_EvaluationInput | null);
 }
 
 export interface Run {
@@ -63,4 +65,5 @@ export interface Run {
    * Moving average over the last steps.
    */
   'samplesPerSecond': (number);
+  'lastEvaluation': (_covey_v1_Evaluation | null);
 }

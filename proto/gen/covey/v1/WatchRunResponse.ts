@@ -4,15 +4,24 @@
 import type { RunInput as _covey_v1_RunInput, Run as _covey_v1_Run } from '../../covey/v1/Run.ts';
 import type { RunEventInput as _covey_v1_RunEventInput, RunEvent as _covey_v1_RunEvent } from '../../covey/v1/RunEvent.ts';
 import type { StepRecordInput as _covey_v1_StepRecordInput, StepRecord as _covey_v1_StepRecord } from '../../covey/v1/StepRecord.ts';
+import type { EvaluationInput as _covey_v1_EvaluationInput, Evaluation as _covey_v1_Evaluation } from '../../covey/v1/Evaluation.ts';
 
 export interface WatchRunResponseInput {
   'run'?: (_covey_v1_RunInput | null);
   'event'?: (_covey_v1_RunEventInput | null);
   'step'?: (_covey_v1_StepRecordInput | null);
+  /**
+   * Replayed like step records.
+   */
+  'evaluation'?: (_covey_v1_EvaluationInput | null);
 }
 
 export interface WatchRunResponse {
   'run': (_covey_v1_Run | null);
   'event': (_covey_v1_RunEvent | null);
   'step': (_covey_v1_StepRecord | null);
+  /**
+   * Replayed like step records.
+   */
+  'evaluation': (_covey_v1_Evaluation | null);
 }

@@ -13,6 +13,8 @@ import type { JoinRequestInput as _covey_v1_JoinRequestInput, JoinRequest as _co
 import type { JoinResponseInput as _covey_v1_JoinResponseInput, JoinResponse as _covey_v1_JoinResponse } from '../../covey/v1/JoinResponse.ts';
 import type { LeaveRequestInput as _covey_v1_LeaveRequestInput, LeaveRequest as _covey_v1_LeaveRequest } from '../../covey/v1/LeaveRequest.ts';
 import type { LeaveResponseInput as _covey_v1_LeaveResponseInput, LeaveResponse as _covey_v1_LeaveResponse } from '../../covey/v1/LeaveResponse.ts';
+import type { ReportEvaluationRequestInput as _covey_v1_ReportEvaluationRequestInput, ReportEvaluationRequest as _covey_v1_ReportEvaluationRequest } from '../../covey/v1/ReportEvaluationRequest.ts';
+import type { ReportEvaluationResponseInput as _covey_v1_ReportEvaluationResponseInput, ReportEvaluationResponse as _covey_v1_ReportEvaluationResponse } from '../../covey/v1/ReportEvaluationResponse.ts';
 import type { ReportFailureRequestInput as _covey_v1_ReportFailureRequestInput, ReportFailureRequest as _covey_v1_ReportFailureRequest } from '../../covey/v1/ReportFailureRequest.ts';
 import type { ReportFailureResponseInput as _covey_v1_ReportFailureResponseInput, ReportFailureResponse as _covey_v1_ReportFailureResponse } from '../../covey/v1/ReportFailureResponse.ts';
 
@@ -84,6 +86,21 @@ export interface WorkerServiceClient extends grpc.Client {
   leave(argument: _covey_v1_LeaveRequestInput, callback: grpc.requestCallback<_covey_v1_LeaveResponse>): grpc.ClientUnaryCall;
   
   /**
+   * What held-out data say of the weights after a step. Every member reports; the first counts.
+   */
+  ReportEvaluation(argument: _covey_v1_ReportEvaluationRequestInput, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_covey_v1_ReportEvaluationResponse>): grpc.ClientUnaryCall;
+  ReportEvaluation(argument: _covey_v1_ReportEvaluationRequestInput, metadata: grpc.Metadata, callback: grpc.requestCallback<_covey_v1_ReportEvaluationResponse>): grpc.ClientUnaryCall;
+  ReportEvaluation(argument: _covey_v1_ReportEvaluationRequestInput, options: grpc.CallOptions, callback: grpc.requestCallback<_covey_v1_ReportEvaluationResponse>): grpc.ClientUnaryCall;
+  ReportEvaluation(argument: _covey_v1_ReportEvaluationRequestInput, callback: grpc.requestCallback<_covey_v1_ReportEvaluationResponse>): grpc.ClientUnaryCall;
+  /**
+   * What held-out data say of the weights after a step. Every member reports; the first counts.
+   */
+  reportEvaluation(argument: _covey_v1_ReportEvaluationRequestInput, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_covey_v1_ReportEvaluationResponse>): grpc.ClientUnaryCall;
+  reportEvaluation(argument: _covey_v1_ReportEvaluationRequestInput, metadata: grpc.Metadata, callback: grpc.requestCallback<_covey_v1_ReportEvaluationResponse>): grpc.ClientUnaryCall;
+  reportEvaluation(argument: _covey_v1_ReportEvaluationRequestInput, options: grpc.CallOptions, callback: grpc.requestCallback<_covey_v1_ReportEvaluationResponse>): grpc.ClientUnaryCall;
+  reportEvaluation(argument: _covey_v1_ReportEvaluationRequestInput, callback: grpc.requestCallback<_covey_v1_ReportEvaluationResponse>): grpc.ClientUnaryCall;
+  
+  /**
    * A step or the run cannot go on: too many broken samples, non-finite loss, unreadable data.
    */
   ReportFailure(argument: _covey_v1_ReportFailureRequestInput, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_covey_v1_ReportFailureResponse>): grpc.ClientUnaryCall;
@@ -127,6 +144,11 @@ export interface WorkerServiceHandlers extends grpc.UntypedServiceImplementation
   Leave: grpc.handleUnaryCall<_covey_v1_LeaveRequest, _covey_v1_LeaveResponseInput>;
   
   /**
+   * What held-out data say of the weights after a step. Every member reports; the first counts.
+   */
+  ReportEvaluation: grpc.handleUnaryCall<_covey_v1_ReportEvaluationRequest, _covey_v1_ReportEvaluationResponseInput>;
+  
+  /**
    * A step or the run cannot go on: too many broken samples, non-finite loss, unreadable data.
    */
   ReportFailure: grpc.handleUnaryCall<_covey_v1_ReportFailureRequest, _covey_v1_ReportFailureResponseInput>;
@@ -139,5 +161,6 @@ export interface WorkerServiceDefinition extends grpc.ServiceDefinition {
   Heartbeat: MethodDefinition<_covey_v1_HeartbeatRequestInput, _covey_v1_HeartbeatResponseInput, _covey_v1_HeartbeatRequest, _covey_v1_HeartbeatResponse>
   Join: MethodDefinition<_covey_v1_JoinRequestInput, _covey_v1_JoinResponseInput, _covey_v1_JoinRequest, _covey_v1_JoinResponse>
   Leave: MethodDefinition<_covey_v1_LeaveRequestInput, _covey_v1_LeaveResponseInput, _covey_v1_LeaveRequest, _covey_v1_LeaveResponse>
+  ReportEvaluation: MethodDefinition<_covey_v1_ReportEvaluationRequestInput, _covey_v1_ReportEvaluationResponseInput, _covey_v1_ReportEvaluationRequest, _covey_v1_ReportEvaluationResponse>
   ReportFailure: MethodDefinition<_covey_v1_ReportFailureRequestInput, _covey_v1_ReportFailureResponseInput, _covey_v1_ReportFailureRequest, _covey_v1_ReportFailureResponse>
 }

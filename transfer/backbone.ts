@@ -1,0 +1,80 @@
+import { createHash } from 'node:crypto';
+import type { RunConfig, VisionConfig } from '../common/config/run-config.ts';
+import { CoveyError } from '../common/errors.ts';
+import type { ObjectStore } from '../common/objectstore/object-store.ts';
+import { backboneSpecs, elementCount } from '../models/clip/parameter-shapes.ts';
+import type { HostTensor } from '../models/formats/safetensors.ts';
+import { resolveModelConfig } from '../models/model-config.ts';
+import type { CheckpointManifest, WeightKind } from '../worker/checkpoint/checkpoint-format.ts';
+import { readWeights } from '../worker/checkpoint/read-checkpoint.ts';
+
+/** An image tower with its weights: what transfer starts from. Holds no tensors of an engine. */
+export interface Backbone {
+  readonly vision: VisionConfig;
+  readonly quickGelu: boolean;
+  readonly mean: readonly [number, number, number];
+  readonly std: readonly [number, number, number];
+  /** By open_clip's keys (`visual.…`), without the projection to a space shared with texts. */
+  readonly weights: ReadonlyMap<string, HostTensor>;
+  /** Where it is from, in words for reports: run, step, objective. */
+  readonly origin: string;
+  /** 16 hex digits over names, shapes and bits: an adapter fits one backbone alone. */
+  readonly digest: string;
+}
+
+export interface CheckpointSource {
+  readonly config: RunConfig;
+  readonly store: ObjectStore;
+  readonly manifest: CheckpointManifest;
+  readonly weights: WeightKind;
+}
+
+/** The image tower of a checkpoint, whatever the objective that trained it; heads and text towers are left behind. */
+export async function checkpointBackbone(source: CheckpointSource, signal?: AbortSignal): Promise<Backbone> {
+  const { config, store, manifest } = source;
+  const { vision, quickGelu } = resolveModelConfig(config.model);
+  const stored = await readWeights(store, manifest, source.weights, signal);
+  const origin = `run ${manifest.run}, step ${manifest.step}, objective ${config.objective}`;
+  return backboneOf(stored, { vision, quickGelu, mean: config.data.mean, std: config.data.std, origin });
+}
+
+/**
+ * A backbone of the tensors that belong to one; others are ignored.
+ * @throws CoveyError INVALID_ARGUMENT naming each that is missing or of another shape
+ */
+export function backboneOf(
+  tensors: ReadonlyMap<string, HostTensor>,
+  facts: Omit<Backbone, 'weights' | 'digest'>,
+): Backbone {
+  const weights = new Map<string, HostTensor>();
+  const problems: string[] = [];
+  for (const { name, shape } of backboneSpecs(facts.vision)) {
+    const found = tensors.get(name);
+    if (found === undefined) problems.push(`${name} is missing`);
+    else if (found.values.length !== elementCount(shape)) {
+      problems.push(`${name} is [${found.shape}], not [${shape}]`);
+    } else weights.set(name, { shape, values: found.values });
+  }
+  if (problems.length > 0) {
+    throw new CoveyError(
+      'INVALID_ARGUMENT',
+      `Cannot take the backbone of ${facts.origin}: it is not the image tower that its config describes: ${problems.join('; ')}`,
+      { fields: { problems } },
+    );
+  }
+  return { ...facts, weights, digest: digestOf(weights) };
+}
+
+/** A backbone with weights that were trained or merged: the same tower, another identity. */
+export function withWeights(backbone: Backbone, weights: ReadonlyMap<string, HostTensor>, origin: string): Backbone {
+  return backboneOf(weights, { ...backbone, origin });
+}
+
+function digestOf(weights: ReadonlyMap<string, HostTensor>): string {
+  const hash = createHash('sha256');
+  for (const [name, { shape, values }] of weights) {
+    hash.update(`${name} ${shape.join(',')};`);
+    hash.update(new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
+  }
+  return hash.digest('hex').slice(0, 16);
+}

@@ -1,0 +1,154 @@
+import { CoveyError } from '../common/errors.ts';
+import { linear, moduleScope, type Precision, type Tensor, type Tensor1D, type Tensor2D, tf } from '../engine/index.ts';
+import { checkedPixels, imageFeatures, type TowerOptions } from '../models/clip/image-tower.ts';
+import { backboneSpecs, type ParameterSpec } from '../models/clip/parameter-shapes.ts';
+import type { ParameterLookup } from '../models/clip/transformer.ts';
+import type { HostTensor } from '../models/formats/safetensors.ts';
+import type { LinearClassifier } from '../models/linear/logistic-regression.ts';
+import { assignAll, makeVariables, type NamedVariable, readAll } from '../models/named-variables.ts';
+import type { Adapter, AdapterOptions } from './adapters/adapter.ts';
+import { newAdapter } from './adapters/new-adapter.ts';
+import { type Backbone, withWeights } from './backbone.ts';
+
+export interface NetworkOptions {
+  /** Outputs of the new head. Without it there is none. */
+  readonly classes?: number;
+  readonly adapter?: AdapterOptions;
+  /** Of the head's and the adapter's first values. */
+  readonly seed: number;
+  /** Activations of the tower; weights, features and logits are float32 always. */
+  readonly precision: Precision;
+}
+
+let instances = 0;
+
+/**
+ * A backbone, perhaps an adapter in it, perhaps a linear head on its features. Lives on the tfjs backend that was active when it was made, owns
+ * its variables, belongs to one thread. Close with `dispose`. Shapes: B pictures, F features, K classes.
+ */
+export class TransferNetwork {
+  readonly source: Backbone;
+  readonly adapter: Adapter | undefined;
+  readonly featureWidth: number;
+  /** The backbone's, with its keys, then `adapter.…`, then `head.…`: the stable order of gradients and files. */
+  readonly parameters: readonly NamedVariable[];
+  readonly #byName: ReadonlyMap<string, NamedVariable>;
+  readonly #tower: TowerOptions;
+
+  constructor(source: Backbone, options: NetworkOptions) {
+    const { classes, seed, precision } = options;
+    this.source = source;
+    this.featureWidth = source.vision.width;
+    const backbone = backboneSpecs(source.vision);
+    this.adapter = options.adapter === undefined ? undefined : newAdapter(options.adapter, backbone);
+    const own = [...(this.adapter?.specs ?? []), ...headSpecs(classes, this.featureWidth)];
+    const scope = `transfer-${instances++}`;
+    const trainable = true;
+    const tower = makeVariables(backbone, { seed, init: 'zeros', trainable, scope });
+    this.parameters = [...tower, ...makeVariables(own, { seed, init: 'random', trainable, scope })];
+    this.#byName = new Map(this.parameters.map((one) => [one.name, one]));
+    assignAll(tower, new Map([...source.weights].map(([name, { values }]) => [name, values])));
+    const after = this.adapter?.after?.bind(this.adapter);
+    this.#tower = {
+      precision,
+      quickGelu: source.quickGelu,
+      recomputedBlocks: 0,
+      insert: after && ((x, place) => after(x, place, this.#own)),
+    };
+  }
+
+  /** What the head reads: float32 [B,F] of normalised pixels. */
+  features(x_BHWC: Tensor): Tensor2D {
+    const pixels = checkedPixels(x_BHWC, this.source.vision);
+    return moduleScope('image tower', () =>
+      tf.tidy(() => imageFeatures(pixels, this.#weight, this.source.vision, this.#tower)),
+    );
+  }
+
+  /** Class scores, float32 [B,K]. */
+  logits(x_BHWC: Tensor): Tensor2D {
+    return tf.tidy(() => {
+      const features_BF = this.features(x_BHWC);
+      return moduleScope(
+        'head',
+        () => linear(features_BF, this.#own<Tensor2D>('head.weight'), this.#own<Tensor1D>('head.bias')) as Tensor2D,
+      );
+    });
+  }
+
+  /** Puts a linear classifier of the features in the head's place. */
+  setHead({ weights_DK, bias_K, dimensions, classes }: LinearClassifier): void {
+    const weight_KF = new Float32Array(classes * dimensions);
+    for (let k = 0; k < classes; k++) {
+      for (let d = 0; d < dimensions; d++) weight_KF[k * dimensions + d] = weights_DK[d * classes + k]!;
+    }
+    const head = this.parameters.filter(({ name }) => name.startsWith('head.'));
+    assignAll(
+      head,
+      new Map([
+        ['head.weight', weight_KF],
+        ['head.bias', new Float32Array(bias_K)],
+      ]),
+    );
+  }
+
+  /** Host copies, all or those that `chosen` names. */
+  read(chosen: (name: string) => boolean = () => true): Map<string, HostTensor> {
+    const some = this.parameters.filter(({ name }) => chosen(name));
+    const shapes = new Map(some.map(({ name, shape }) => [name, shape]));
+    return new Map([...readAll(some)].map(([name, values]) => [name, { shape: shapes.get(name)!, values }]));
+  }
+
+  /** Replaces the parameters that are given. @throws CoveyError INVALID_ARGUMENT naming what does not fit; nothing is changed then */
+  write(tensors: ReadonlyMap<string, HostTensor>): void {
+    const known = this.parameters.filter(({ name }) => tensors.has(name));
+    assignAll(known, new Map([...tensors].map(([name, { values }]) => [name, values])));
+  }
+
+  /**
+   * The backbone as it is now, with the adapter's changes in its weights: without the adapter it computes the same.
+   * @throws CoveyError UNSUPPORTED for an adapter that adds layers
+   */
+  mergedBackbone(origin: string): Backbone {
+    if (this.adapter?.after !== undefined) {
+      throw new CoveyError(
+        'UNSUPPORTED',
+        `Cannot merge ${this.adapter.options.kind} adapters: they are layers of their own, not a change of weights; keep the adapter's file beside the backbone`,
+      );
+    }
+    const weights = new Map<string, HostTensor>();
+    for (const [name, { shape }] of this.source.weights) {
+      const values = tf.tidy(
+        () => new Float32Array(this.#weight(name).dataSync<'float32'>()),
+      ) as unknown as Float32Array;
+      weights.set(name, { shape, values });
+    }
+    return withWeights(this.source, weights, origin);
+  }
+
+  dispose(): void {
+    for (const { variable } of this.parameters) variable.dispose();
+  }
+
+  readonly #own: ParameterLookup = <T extends Tensor>(name: string): T => {
+    const found = this.#byName.get(name);
+    if (found === undefined)
+      throw new CoveyError('NOT_FOUND', `Cannot find a parameter: there is none called '${name}'`);
+    return found.variable as Tensor as T;
+  };
+
+  readonly #weight: ParameterLookup = <T extends Tensor>(name: string): T => {
+    const weight = this.#own(name);
+    return (this.adapter?.weight(name, weight, this.#own) ?? weight) as T;
+  };
+}
+
+/** Small at the start: every class is nearly as likely (N(0, 0.01²), as in MAE and MoCo v3 linear heads). */
+function headSpecs(classes: number | undefined, features: number): ParameterSpec[] {
+  if (classes === undefined) return [];
+  const zeros = { kind: 'constant', value: 0 } as const;
+  return [
+    { name: 'head.weight', shape: [classes, features], initial: { kind: 'normal', std: 0.01 } },
+    { name: 'head.bias', shape: [classes], initial: zeros },
+  ];
+}
