@@ -2,11 +2,14 @@ import { createHash } from 'node:crypto';
 import type { RunConfig, VisionConfig } from '../common/config/run-config.ts';
 import { CoveyError } from '../common/errors.ts';
 import type { ObjectStore } from '../common/objectstore/object-store.ts';
+import { initialValues } from '../models/clip/initial-values.ts';
 import { backboneSpecs, elementCount } from '../models/clip/parameter-shapes.ts';
 import type { HostTensor } from '../models/formats/safetensors.ts';
 import { resolveModelConfig } from '../models/model-config.ts';
 import type { CheckpointManifest, WeightKind } from '../worker/checkpoint/checkpoint-format.ts';
 import { readWeights } from '../worker/checkpoint/read-checkpoint.ts';
+
+export const PROJECTION = 'visual.proj';
 
 /** An image tower with its weights: what transfer starts from. Holds no tensors of an engine. */
 export interface Backbone {
@@ -16,6 +19,8 @@ export interface Backbone {
   readonly std: readonly [number, number, number];
   /** By open_clip's keys (`visual.…`), without the projection to a space shared with texts. */
   readonly weights: ReadonlyMap<string, HostTensor>;
+  /** `visual.proj`, [width, embedDim], where the backbone was trained with texts: the way to the space it shares with them. */
+  readonly projection?: HostTensor | undefined;
   /** Where it is from, in words for reports: run, step, objective. */
   readonly origin: string;
   /** 16 hex digits over names, shapes and bits: an adapter fits one backbone alone. */
@@ -44,7 +49,7 @@ export async function checkpointBackbone(source: CheckpointSource, signal?: Abor
  */
 export function backboneOf(
   tensors: ReadonlyMap<string, HostTensor>,
-  facts: Omit<Backbone, 'weights' | 'digest'>,
+  facts: Omit<Backbone, 'weights' | 'projection' | 'digest'>,
 ): Backbone {
   const weights = new Map<string, HostTensor>();
   const problems: string[] = [];
@@ -62,7 +67,16 @@ export function backboneOf(
       { fields: { problems } },
     );
   }
-  return { ...facts, weights, digest: digestOf(weights) };
+  const projection = tensors.get(PROJECTION);
+  return { ...facts, weights, digest: digestOf(weights), ...(projection === undefined ? {} : { projection }) };
+}
+
+/** A tower of the same shape with random weights: what pretraining is compared with. */
+export function scratchBackbone({ projection: _trained, ...like }: Backbone, seed: number): Backbone {
+  const tensors = new Map(
+    backboneSpecs(like.vision).map((spec) => [spec.name, { shape: spec.shape, values: initialValues(spec, seed) }]),
+  );
+  return backboneOf(tensors, { ...like, origin: `random weights, seed ${seed}` });
 }
 
 /** A backbone with weights that were trained or merged: the same tower, another identity. */

@@ -1,5 +1,14 @@
 import { CoveyError } from '../common/errors.ts';
-import { linear, moduleScope, type Precision, type Tensor, type Tensor1D, type Tensor2D, tf } from '../engine/index.ts';
+import {
+  l2Normalize,
+  linear,
+  moduleScope,
+  type Precision,
+  type Tensor,
+  type Tensor1D,
+  type Tensor2D,
+  tf,
+} from '../engine/index.ts';
 import { checkedPixels, imageFeatures, type TowerOptions } from '../models/clip/image-tower.ts';
 import { backboneSpecs, type ParameterSpec } from '../models/clip/parameter-shapes.ts';
 import type { ParameterLookup } from '../models/clip/transformer.ts';
@@ -8,11 +17,16 @@ import type { LinearClassifier } from '../models/linear/logistic-regression.ts';
 import { assignAll, makeVariables, type NamedVariable, readAll } from '../models/named-variables.ts';
 import type { Adapter, AdapterOptions } from './adapters/adapter.ts';
 import { newAdapter } from './adapters/new-adapter.ts';
-import { type Backbone, withWeights } from './backbone.ts';
+import { type Backbone, PROJECTION, withWeights } from './backbone.ts';
 
 export interface NetworkOptions {
   /** Outputs of the new head. Without it there is none. */
   readonly classes?: number;
+  /**
+   * What the head reads: the tower's features, or (of a backbone trained with texts) their unit-length projections, where a text's embedding is a
+   * class's weight. Default `features`.
+   */
+  readonly space?: 'features' | 'embedding';
   readonly adapter?: AdapterOptions;
   /** Of the head's and the adapter's first values. */
   readonly seed: number;
@@ -30,6 +44,8 @@ export class TransferNetwork {
   readonly source: Backbone;
   readonly adapter: Adapter | undefined;
   readonly featureWidth: number;
+  readonly precision: Precision;
+  readonly space: 'features' | 'embedding';
   /** The backbone's, with its keys, then `adapter.…`, then `head.…`: the stable order of gradients and files. */
   readonly parameters: readonly NamedVariable[];
   readonly #byName: ReadonlyMap<string, NamedVariable>;
@@ -38,16 +54,22 @@ export class TransferNetwork {
   constructor(source: Backbone, options: NetworkOptions) {
     const { classes, seed, precision } = options;
     this.source = source;
-    this.featureWidth = source.vision.width;
+    this.precision = precision;
+    this.space = options.space ?? 'features';
+    const projection = this.space === 'embedding' ? projectionOf(source) : undefined;
+    this.featureWidth = projection?.shape[1] ?? source.vision.width;
     const backbone = backboneSpecs(source.vision);
     this.adapter = options.adapter === undefined ? undefined : newAdapter(options.adapter, backbone);
     const own = [...(this.adapter?.specs ?? []), ...headSpecs(classes, this.featureWidth)];
     const scope = `transfer-${instances++}`;
     const trainable = true;
-    const tower = makeVariables(backbone, { seed, init: 'zeros', trainable, scope });
+    const shared = projection === undefined ? [] : [{ name: PROJECTION, shape: projection.shape, initial: ZEROS }];
+    const tower = makeVariables([...backbone, ...shared], { seed, init: 'zeros', trainable, scope });
     this.parameters = [...tower, ...makeVariables(own, { seed, init: 'random', trainable, scope })];
     this.#byName = new Map(this.parameters.map((one) => [one.name, one]));
-    assignAll(tower, new Map([...source.weights].map(([name, { values }]) => [name, values])));
+    const given = new Map([...source.weights].map(([name, { values }]) => [name, values]));
+    if (projection !== undefined) given.set(PROJECTION, projection.values);
+    assignAll(tower, given);
     const after = this.adapter?.after?.bind(this.adapter);
     this.#tower = {
       precision,
@@ -61,7 +83,11 @@ export class TransferNetwork {
   features(x_BHWC: Tensor): Tensor2D {
     const pixels = checkedPixels(x_BHWC, this.source.vision);
     return moduleScope('image tower', () =>
-      tf.tidy(() => imageFeatures(pixels, this.#weight, this.source.vision, this.#tower)),
+      tf.tidy(() => {
+        const features_BF = imageFeatures(pixels, this.#weight, this.source.vision, this.#tower);
+        if (this.space === 'features') return features_BF;
+        return l2Normalize(tf.matMul(features_BF, this.#own<Tensor2D>(PROJECTION))) as Tensor2D;
+      }),
     );
   }
 
@@ -123,6 +149,8 @@ export class TransferNetwork {
       ) as unknown as Float32Array;
       weights.set(name, { shape, values });
     }
+    if (this.space === 'embedding') weights.set(PROJECTION, this.read((name) => name === PROJECTION).get(PROJECTION)!);
+    else if (this.source.projection !== undefined) weights.set(PROJECTION, this.source.projection);
     return withWeights(this.source, weights, origin);
   }
 
@@ -143,12 +171,21 @@ export class TransferNetwork {
   };
 }
 
+const ZEROS = { kind: 'constant', value: 0 } as const;
+
+function projectionOf({ projection, origin }: Backbone): HostTensor {
+  if (projection !== undefined) return projection;
+  throw new CoveyError(
+    'UNSUPPORTED',
+    `Cannot use the embeddings of ${origin}: it was not trained with texts and has no ${PROJECTION}; use its features`,
+  );
+}
+
 /** Small at the start: every class is nearly as likely (N(0, 0.01²), as in MAE and MoCo v3 linear heads). */
 function headSpecs(classes: number | undefined, features: number): ParameterSpec[] {
   if (classes === undefined) return [];
-  const zeros = { kind: 'constant', value: 0 } as const;
   return [
     { name: 'head.weight', shape: [classes, features], initial: { kind: 'normal', std: 0.01 } },
-    { name: 'head.bias', shape: [classes], initial: zeros },
+    { name: 'head.bias', shape: [classes], initial: ZEROS },
   ];
 }

@@ -192,7 +192,7 @@ function addRowsTo(sum_K: Float64Array, values_NK: Float64Array): void {
 }
 
 /** Mean cross-entropy; writes softmax − one-hot. */
-function softmaxResiduals(
+export function softmaxResiduals(
   logits_NK: Float64Array,
   labels_N: Int32Array,
   classes: number,

@@ -1,0 +1,122 @@
+import { throwIfAborted } from '../../common/errors.ts';
+import type { Engine } from '../../engine/index.ts';
+import { Dataset, type DatasetShard } from '../../worker/data/dataset.ts';
+import { evalBatches } from '../../worker/data/eval-loader.ts';
+import type { ShardCache } from '../../worker/data/shard-cache.ts';
+import type { TransferNetwork } from '../network.ts';
+import type { EmbeddedShard, EmbeddingFolder, EmbeddingKey } from './embedding-folder.ts';
+import { encodePixels } from './extract-features.ts';
+
+export interface EmbedOptions {
+  readonly pixelsMax: number;
+  /** This process's share of the shards: those whose number is `index` modulo `of`. Default: all. */
+  readonly part?: { readonly index: number; readonly of: number };
+}
+
+export interface EmbedModules {
+  readonly engine: Engine;
+  readonly network: TransferNetwork;
+  readonly dataset: Dataset;
+  readonly cache: ShardCache;
+  readonly folder: EmbeddingFolder;
+  readonly signal?: AbortSignal | undefined;
+  /** After each batch. */
+  readonly onProgress?: ((progress: EmbedProgress) => void) | undefined;
+  readonly onBroken?: ((sampleId: string, reason: string) => void) | undefined;
+}
+
+export interface EmbedProgress {
+  /** Pictures of this process's shards that are done, those of earlier runs included; and all of them. */
+  readonly done: number;
+  readonly total: number;
+  /** Of `done`, by earlier runs. */
+  readonly skipped: number;
+}
+
+const BATCH = 128;
+
+/**
+ * Runs the backbone over a dataset, shard by shard. A finished shard is skipped, so an interrupted run is gone on with by running it again,
+ * and several processes may share the work by parts. Broken pictures have no row.
+ */
+export async function embedDataset(options: EmbedOptions, modules: EmbedModules): Promise<EmbedProgress> {
+  const { dataset, folder, signal, onProgress } = modules;
+  const { index, of } = options.part ?? { index: 0, of: 1 };
+  const shards = dataset.shards.filter((shard) => shard.index % of === index);
+  const total = shards.reduce((sum, { samples }) => sum + samples, 0);
+  let [done, skipped] = [0, 0];
+  for (const shard of shards) {
+    throwIfAborted(signal);
+    if (await folder.isFinished(shard.index)) {
+      skipped += shard.samples;
+      done += shard.samples;
+      continue;
+    }
+    const before = done;
+    const embedded = await embedShard(shard, options, modules, (pictures) =>
+      onProgress?.({ done: before + pictures, total, skipped }),
+    );
+    await folder.write(shard.index, embedded);
+    done += shard.samples;
+    onProgress?.({ done, total, skipped });
+  }
+  return { done, total, skipped };
+}
+
+async function embedShard(
+  shard: DatasetShard,
+  { pixelsMax }: EmbedOptions,
+  modules: EmbedModules,
+  onPictures: (count: number) => void,
+): Promise<EmbeddedShard> {
+  const { engine, network, cache, signal, onBroken } = modules;
+  const keys: EmbeddingKey[] = [];
+  const parts: Float32Array[] = [];
+  const loader = { imageSide: network.source.vision.imageSize, batch: BATCH, pixelsMax };
+  const dataset = shardAlone(modules.dataset, shard);
+  for await (const { pixels, samples, broken } of evalBatches(loader, { dataset, cache }, signal)) {
+    for (const { sampleId, reason } of broken) onBroken?.(sampleId, reason);
+    if (samples.length === 0) continue;
+    parts.push(encodePixels(engine, network, pixels));
+    for (const { sampleId, record } of samples) {
+      const { label, captions } = record;
+      keys.push({
+        key: sampleId,
+        ...(label === undefined ? {} : { label }),
+        ...(captions[0] === undefined ? {} : { caption: captions[0] }),
+      });
+    }
+    onPictures(keys.length);
+  }
+  const columns = network.featureWidth;
+  const values = new Float32Array(keys.length * columns);
+  let at = 0;
+  for (const part of parts) {
+    values.set(modules.folder.facts.normalised ? unitRows(part, columns) : part, at);
+    at += part.length;
+  }
+  return { keys, features: { values, columns } };
+}
+
+function shardAlone(dataset: Dataset, shard: DatasetShard): Dataset {
+  const { manifest, sha256, store } = dataset;
+  const entry = manifest.shards[shard.index]!;
+  const folder = shard.storeKey.slice(0, shard.storeKey.length - entry.key.length);
+  return new Dataset(
+    { manifest: { ...manifest, shards: [entry], sampleCount: entry.samples }, sha256, folder },
+    { store },
+  );
+}
+
+function unitRows(values: Float32Array, columns: number): Float32Array {
+  const unit = new Float32Array(values.length);
+  for (let begin = 0; begin < values.length; begin += columns) {
+    const row = values.subarray(begin, begin + columns);
+    const norm = Math.sqrt(row.reduce((sum, value) => sum + value * value, 0)) || 1;
+    unit.set(
+      row.map((value) => value / norm),
+      begin,
+    );
+  }
+  return unit;
+}

@@ -1,0 +1,53 @@
+import { throwIfAborted } from '../../common/errors.ts';
+import { type Engine, pixelsToTensor, tf } from '../../engine/index.ts';
+import type { LabelledFeatures } from '../../models/linear/logistic-regression.ts';
+import type { LabelledSample } from '../data/labelled-set.ts';
+import type { PictureSource } from '../data/picture-source.ts';
+import type { TransferNetwork } from '../network.ts';
+
+/** Pictures that go through the network at once. */
+const BATCH = 128;
+
+/** What the network makes of some pictures: its features, or its class scores. Float32 [n, width] on the host. */
+export function encodePixels(
+  engine: Engine,
+  network: TransferNetwork,
+  pixels: Uint8Array,
+  output: 'features' | 'logits' = 'features',
+): Float32Array {
+  const { mean, std, vision } = network.source;
+  const side = vision.imageSize;
+  const count = pixels.length / (side ** 2 * 3);
+  return tf.tidy(() => {
+    const x_BHWC = pixelsToTensor(pixels, [count, side, side, 3], { mean, std, precision: network.precision });
+    const encoded = network[output](x_BHWC);
+    const values = new Float32Array(encoded.size);
+    engine.readInto(encoded, values);
+    return values as never;
+  });
+}
+
+export interface ExtractModules {
+  readonly engine: Engine;
+  readonly network: TransferNetwork;
+  readonly pictures: PictureSource;
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: ((done: number, total: number) => void) | undefined;
+}
+
+/** Features of labelled pictures through the evaluation transform, in order. */
+export async function labelledFeatures(
+  samples: readonly LabelledSample[],
+  modules: ExtractModules,
+): Promise<LabelledFeatures> {
+  const { engine, network, pictures, signal, onProgress } = modules;
+  const dimensions = network.featureWidth;
+  const features_ND = new Float32Array(samples.length * dimensions);
+  for (let begin = 0; begin < samples.length; begin += BATCH) {
+    throwIfAborted(signal);
+    const located = samples.slice(begin, begin + BATCH).map((sample) => sample.located);
+    features_ND.set(encodePixels(engine, network, await pictures.evalPixels(located, signal)), begin * dimensions);
+    onProgress?.(Math.min(begin + BATCH, samples.length), samples.length);
+  }
+  return { features_ND, labels_N: Int32Array.from(samples, ({ label }) => label), dimensions };
+}

@@ -1,0 +1,66 @@
+import { throwIfAborted } from '../../common/errors.ts';
+import type { Engine } from '../../engine/index.ts';
+import { predictedClasses, softmaxResiduals } from '../../models/linear/logistic-regression.ts';
+import type { LabelledSample } from '../data/labelled-set.ts';
+import type { PictureSource } from '../data/picture-source.ts';
+import { encodePixels } from '../features/extract-features.ts';
+import type { TransferNetwork } from '../network.ts';
+
+export interface Evaluation {
+  readonly samples: number;
+  readonly accuracy: number;
+  /** Mean over the classes that occur, each counting one. */
+  readonly classAccuracy: number;
+  readonly crossEntropy: number;
+  /** [K,K]: rows are the right classes, columns the predicted ones. */
+  readonly confusion: readonly (readonly number[])[];
+}
+
+export interface EvaluateModules {
+  readonly engine: Engine;
+  readonly network: TransferNetwork;
+  readonly pictures: PictureSource;
+  readonly signal?: AbortSignal | undefined;
+}
+
+const BATCH = 128;
+
+/** How the network's head classifies some pictures. */
+export async function evaluateNetwork(
+  samples: readonly LabelledSample[],
+  classes: number,
+  { engine, network, pictures, signal }: EvaluateModules,
+): Promise<Evaluation> {
+  const logits_NK = new Float64Array(samples.length * classes);
+  for (let begin = 0; begin < samples.length; begin += BATCH) {
+    throwIfAborted(signal);
+    const located = samples.slice(begin, begin + BATCH).map((sample) => sample.located);
+    const pixels = await pictures.evalPixels(located, signal);
+    logits_NK.set(encodePixels(engine, network, pixels, 'logits'), begin * classes);
+  }
+  return evaluationOf(
+    logits_NK,
+    Int32Array.from(samples, ({ label }) => label),
+    classes,
+  );
+}
+
+export function evaluationOf(logits_NK: Float64Array, labels_N: Int32Array, classes: number): Evaluation {
+  const predicted_N = predictedClasses(logits_NK, classes);
+  const confusion = Array.from({ length: classes }, () => new Array<number>(classes).fill(0));
+  labels_N.forEach((label, n) => {
+    confusion[label]![predicted_N[n]!]!++;
+  });
+  const recalls = confusion.flatMap((row, k) => {
+    const count = row.reduce((a, b) => a + b, 0);
+    return count === 0 ? [] : [row[k]! / count];
+  });
+  const right = confusion.reduce((sum, row, k) => sum + row[k]!, 0);
+  return {
+    samples: labels_N.length,
+    accuracy: right / labels_N.length,
+    classAccuracy: recalls.reduce((a, b) => a + b, 0) / recalls.length,
+    crossEntropy: softmaxResiduals(logits_NK, labels_N, classes, new Float64Array(logits_NK.length)),
+    confusion,
+  };
+}
