@@ -23,6 +23,7 @@ export type { LarsVariant } from './optim/lars.ts';
 export { newOptimizer, type OptimizerSpec } from './optim/new-optimizer.ts';
 export type { Optimizer, OptimizerParameters, OptimizerSlot, OptimizerUpdate } from './optim/optimizer.ts';
 export { WeightAverage } from './optim/weight-average.ts';
+export { allocationError } from './out-of-memory.ts';
 export { moduleScope, rootScope } from './profile/module-scope.ts';
 export { type RecomputeOptions, type Remake, recompute } from './recompute.ts';
 export { type GradientListener, type Recording, recordForward } from './tape.ts';

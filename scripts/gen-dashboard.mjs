@@ -335,6 +335,13 @@ export const ROWS = [
         [q('covey_worker_tensors', '{{instance}}')],
         'Between steps. One that grows leaks: COVEY_DEBUG_TENSORS=1 names the culprits.',
       ],
+      [
+        'Micro-batch',
+        'timeseries',
+        'none',
+        [q('covey_worker_micro_batch_samples', '{{instance}}')],
+        'Samples of a lane that go through the model at once; below the lane where memory is short (docs/large-batches.md).',
+      ],
       ['CPU', 'timeseries', 'percentunit', [q(`rate(process_cpu_seconds_total[${WINDOW}])`, '{{instance}}')]],
       [
         'RPCs by outcome',

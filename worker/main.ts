@@ -275,6 +275,9 @@ class WorkerProcess {
     const ready = await compute.request({ kind: 'initialise' });
     if (engine === 'auto') this.#checkEngine(config, ready.engine);
     logger.info({ engine: ready.description, parameters: ready.parameterFloats }, 'engine ready');
+    const { microBatch, trials } = ready.microBatch;
+    if (trials.length > 0) logger.info({ microBatch, trials }, 'micro-batch chosen');
+    this.#telemetry.microBatch(microBatch);
     const stateBuffer = new SharedArrayBuffer(stateBytes(ready));
     const checkpointer = new Checkpointer(
       { run: config.run, keepLast: config.checkpoint.keepLast, layout: ready },

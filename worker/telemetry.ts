@@ -69,6 +69,11 @@ export class Telemetry {
     this.#metrics?.worker.cacheEvictions.inc();
   }
 
+  /** @param samples that go through the model at once */
+  microBatch(samples: number): void {
+    this.#metrics?.worker.microBatchSamples.set(samples);
+  }
+
   cacheLimit(bytes: number): void {
     this.#metrics?.worker.cacheLimitBytes.set(bytes);
   }

@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { augmentSchema } from './augment-config.ts';
 import { evalSchema } from './eval-config.ts';
 import { lossProblems, lossSchema, objectiveSchema } from './loss-config.ts';
+import { memoryProblems, memoryShape } from './memory-config.ts';
 import { emaSchema, layerDecaySchema, lockSchema, optimizerSchema, parameterGroupSchema } from './optimizer-config.ts';
 
 /**
@@ -100,12 +101,7 @@ const trainSchema = z.strictObject({
   globalBatch: positiveInt,
   lanes: positiveInt.describe('Fixed micro-batches of a step; the largest number of workers. Must divide globalBatch'),
   precision: z.enum(['fp32', 'bf16']).default('fp32'),
-  recompute: z
-    .union([z.enum(['none', 'blocks']), positiveInt])
-    .default('none')
-    .describe(
-      'Memory for time: backward computes transformer blocks again instead of holding what they saved; the same bits. `blocks`: all; n: the first n of each tower',
-    ),
+  ...memoryShape,
   deterministic: z
     .boolean()
     .default(true)
@@ -210,6 +206,7 @@ export const runConfigSchema = z
       });
     }
     for (const problem of lossProblems(config)) context.addIssue({ code: 'custom', ...problem });
+    for (const problem of memoryProblems(config)) context.addIssue({ code: 'custom', ...problem });
     const { cooldownSteps, milestones } = config.train.optimizer;
     for (const [key, last] of Object.entries({ cooldownSteps, milestones: milestones?.at(-1) })) {
       if (last === undefined || last <= config.train.steps) continue;

@@ -36,6 +36,7 @@ export interface WorkerMetrics {
   readonly peakMemoryBytes: Gauge;
   readonly liveMemoryBytes: Gauge;
   readonly tensors: Gauge;
+  readonly microBatchSamples: Gauge;
   readonly engineFallbackCalls: Counter<'kernel'>;
 }
 
@@ -112,6 +113,11 @@ export function createWorkerMetrics(registry: Registry): WorkerMetrics {
       registers,
     }),
     tensors: new Gauge({ name: 'covey_worker_tensors', help: 'Live tensors between two steps', registers }),
+    microBatchSamples: new Gauge({
+      name: 'covey_worker_micro_batch_samples',
+      help: 'Samples of a lane that go through the model at once',
+      registers,
+    }),
     // tfjs has 180 kernel names, so the label is bounded.
     engineFallbackCalls: new Counter({
       name: 'covey_engine_fallback_calls_total',

@@ -176,20 +176,23 @@ describe.each(['cpu', 'auto'] as const)('on engine %s', (name) => {
   });
   afterAll(() => engine.close());
 
-  function configOf({ objective, loss = {}, model = {} }: Case): { config: RunConfig; model: ModelConfig } {
-    const resolved = { ...MODEL, ...model };
-    const config = runConfigSchema.parse({
-      run: 'test',
-      seed: 5,
-      store: 'file:///unused',
-      objective,
-      loss,
-      model: resolved,
-      data: { manifest: 'file:///unused', mean: [0.5, 0.4, 0.3], std: [0.2, 0.25, 0.3] },
-      train: { steps: 9, globalBatch: GLOBAL_BATCH, lanes: LANES, nonFinite: 'stop' },
-    });
-    return { config, model: resolved };
+  const rawConfigOf = ({ objective, loss = {}, model = {} }: Case, train: object) => ({
+    run: 'test',
+    seed: 5,
+    store: 'file:///unused',
+    objective,
+    loss,
+    model: { ...MODEL, ...model },
+    data: { manifest: 'file:///unused', mean: [0.5, 0.4, 0.3], std: [0.2, 0.25, 0.3] },
+    train: { steps: 9, globalBatch: GLOBAL_BATCH, lanes: LANES, nonFinite: 'stop', ...train },
+  });
+
+  function configOf(one: Case, train: object = {}): { config: RunConfig; model: ModelConfig } {
+    return { config: runConfigSchema.parse(rawConfigOf(one, train)), model: { ...MODEL, ...one.model } };
   }
+
+  /** Whether the run refuses to take a lane in pieces. */
+  const wholeLanes = (one: Case): boolean => !runConfigSchema.safeParse(rawConfigOf(one, { microBatch: 1 })).success;
 
   function referenceOf(one: Case) {
     const { config, model: modelConfig } = configOf(one);
@@ -212,8 +215,8 @@ describe.each(['cpu', 'auto'] as const)('on engine %s', (name) => {
   }
 
   /** The workers of one world, stepping together. */
-  function worldOf(one: Case, ranges: readonly LaneRange[]) {
-    const { config, model } = configOf(one);
+  function worldOf(one: Case, ranges: readonly LaneRange[], train: object = {}) {
+    const { config, model } = configOf(one, train);
     const world = new LockstepWorld(LANES, ranges);
     const workers = ranges.map((range) => {
       const made = newTrainer(config, model, engine);
@@ -293,9 +296,44 @@ describe.each(['cpu', 'auto'] as const)('on engine %s', (name) => {
       expect(curves[2]).toEqual(curves[0]);
     });
 
+    it('has the same bits where lanes are encoded twice, buffers and all', () => {
+      const [plain, cached] = [{}, { gradCache: true }].map((train) => {
+        const { workers, step, dispose } = worldOf(one, WORLDS[2]!, train);
+        const rows = [0, 1, 2].map((index) => {
+          const [{ loss, gradNorm, metrics }] = step(index, 3e-3) as [StepResult];
+          return { loss, gradNorm, metrics, digest: workers[0]!.trainer.weightsDigest() };
+        });
+        dispose();
+        return rows;
+      });
+      expect(cached).toEqual(plain);
+    });
+
+    it('accumulates chunks of a lane to the gradients of whole lanes, to the same bits in every world', () => {
+      if (wholeLanes(one)) return;
+      const gradientsOf = (ranges: readonly LaneRange[], train: object) => {
+        const { workers, step, dispose } = worldOf(one, ranges, train);
+        step(0, 0);
+        const { trainer } = workers[0]!;
+        const gradient = Float32Array.from(trainer.reducedGradient);
+        dispose();
+        return { slots: trainer.layout.slots, gradient };
+      };
+      const { slots, gradient: whole } = gradientsOf(WORLDS[0]!, {});
+      const [chunked, ...others] = WORLDS.map((ranges) => gradientsOf(ranges, { microBatch: 1 }).gradient);
+      for (const other of others) expect(other).toEqual(chunked);
+      for (const { name: parameter, offset, length } of slots) {
+        const [theirs, ours] = [whole, chunked!].map((all) => all.subarray(offset, offset + length));
+        const size = theirs!.reduce((most, value) => Math.max(most, Math.abs(value)), 0.12);
+        const worst = ours!.reduce((most, value, i) => Math.max(most, Math.abs(value - theirs![i]!)), 0);
+        expect(worst, parameter).toBeLessThanOrEqual(1e-5 * size);
+      }
+    });
+
     it('leaves no tensor behind', () => {
       const before = tf.memory().numTensors;
-      const { step, dispose } = worldOf(one, WORLDS[2]!);
+      const train = wholeLanes(one) ? { gradCache: true } : { microBatch: 1 };
+      const { step, dispose } = worldOf(one, WORLDS[2]!, train);
       step(0, 1e-3);
       const between = tf.memory().numTensors;
       step(1, 1e-3);

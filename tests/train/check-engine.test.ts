@@ -3,13 +3,13 @@ import { runConfigSchema } from '../../common/config/run-config.ts';
 import { ENGINE_NAMES, type EngineName } from '../../engine/capabilities.ts';
 import { checkEngineFor } from '../../worker/train/check-engine.ts';
 
-function config(model: string, globalBatch: number, precision: 'fp32' | 'bf16' = 'fp32') {
+function config(model: string, globalBatch: number, precision: 'fp32' | 'bf16' = 'fp32', train: object = {}) {
   return runConfigSchema.parse({
     run: 'r',
     store: 'file:///s',
     model,
     data: { manifest: 'file:///d/manifest.json' },
-    train: { steps: 10, globalBatch, lanes: 1, precision },
+    train: { steps: 10, globalBatch, lanes: 1, precision, ...train },
   });
 }
 
@@ -29,6 +29,20 @@ describe('what an engine is asked to train', () => {
   it('comes with a warning where bf16 means fp32', () => {
     expect(checkEngineFor(config('tiny', 8, 'bf16'), 'cpu').warnings.join()).toMatch(/no bf16: it computes in fp32/);
     expect(checkEngineFor(config('tiny', 8, 'bf16'), 'torch').warnings).toEqual([]);
+  });
+
+  it('needs memory for as many samples as go through the model at once', () => {
+    const message = (train: object) => {
+      try {
+        checkEngineFor(config('ViT-B-32', 1024, 'fp32', train), 'wasm');
+        return '';
+      } catch (error) {
+        return String(error);
+      }
+    };
+    expect(message({ lanes: 8 })).toMatch(/a worker would need about/);
+    expect(message({ lanes: 512, gradCache: true })).not.toMatch(/a worker would need about/);
+    expect(message({ microBatch: 2 })).not.toMatch(/a worker would need about/);
   });
 
   it('is one of the engines that a config can name', () => {

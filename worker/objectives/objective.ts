@@ -133,7 +133,11 @@ export interface Objective {
   /** Names of the step's further results: each a mean over the samples of the global batch. */
   readonly metrics: readonly string[];
 
-  /** A lane's forward, recorded by the caller: float32 [samples × perSample, width] for each output. */
+  /**
+   * A lane's forward, recorded by the caller: float32 [samples × perSample, width] for each output, the first row of every sample before
+   * the second, as the views of the pixels are. It may be called twice for the same samples and must then do the same (GradCache), and with a part of a
+   * lane's samples, unless the config refuses that (common/config/memory-config.ts) because they see each other.
+   */
   encode(input: EncoderInput): Tensor[];
 
   /** Writes a lane's part of what is exchanged, one array per entry of `exchanged`. Not called where there is none. */

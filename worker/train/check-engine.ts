@@ -29,7 +29,7 @@ export function checkEngineFor(config: RunConfig, engine: EngineName): EngineVer
   const samples = config.train.globalBatch / config.workers.expected;
   const secondsPerStep = (cost.multiplyAddsPerSample * samples) / multiplyAddsPerSecond;
   const floats = FLOATS_PER_PARAMETER + (config.train.ema ? 1 : 0);
-  const memoryBytes = cost.activationBytesPerSample * samples + 4 * floats * cost.parameters;
+  const memoryBytes = cost.activationBytesPerSample * heldSamples(config) + 4 * floats * cost.parameters;
   const seconds = `about ${secondsPerStep.toPrecision(2)} s`;
   const problems: string[] = [];
   if (train !== true) problems.push(train);
@@ -55,4 +55,12 @@ export function checkEngineFor(config: RunConfig, engine: EngineName): EngineVer
   }
   if (!threads && secondsPerStep > STEP_SECONDS_WARN) warnings.push(`engine ${engine} is slow: ${seconds} per step`);
   return { secondsPerStep, warnings };
+}
+
+/** Samples whose activations a worker holds at once. */
+function heldSamples({ train, workers }: RunConfig): number {
+  const { globalBatch, lanes, gradCache, microBatch } = train;
+  const laneBatch = globalBatch / lanes;
+  if (typeof microBatch === 'number' && microBatch < laneBatch) return microBatch;
+  return gradCache || microBatch === 'auto' ? laneBatch : globalBatch / workers.expected;
 }

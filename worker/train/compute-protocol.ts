@@ -4,6 +4,7 @@ import type { EngineName } from '../../engine/capabilities.ts';
 import type { EngineMemory, FallbackUse } from '../../engine/index.ts';
 import type { ComputeEnd } from '../collectives/sync-collectives.ts';
 import type { EmbeddingHealth } from '../eval/embedding-health.ts';
+import type { FittedMicroBatch } from './fit-micro-batch.ts';
 import type { StepResult } from './lane-trainer.ts';
 import type { StateLayout } from './state-layout.ts';
 import type { TensorGrowth } from './tensor-watch.ts';
@@ -81,6 +82,8 @@ export interface ComputeReady extends StateLayout {
   readonly buffers: readonly { readonly name: string; readonly shape: readonly number[] }[];
   /** Of the weights drawn from the seed. */
   readonly weightsDigest: string;
+  /** Samples that go through the model at once, and how that was found out where nobody had said it. */
+  readonly microBatch: FittedMicroBatch;
 }
 
 export interface ComputeReplies {

@@ -2,6 +2,7 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { errorRecord } from '../../common/error-record.ts';
 import { assert, CoveyError } from '../../common/errors.ts';
 import {
+  allocationError,
   type Engine,
   type FallbackUse,
   fallbackUses,
@@ -12,6 +13,7 @@ import {
 import { learningRate } from '../../models/schedule.ts';
 import { SyncCollectives } from '../collectives/sync-collectives.ts';
 import type { TrainedModel } from '../objectives/objective.ts';
+import { OBJECTIVE_INPUTS } from '../objectives/objective-inputs.ts';
 import type { BlockingCollectives } from './blocking-collectives.ts';
 import { SoloCollectives } from './blocking-collectives.ts';
 import {
@@ -21,10 +23,12 @@ import {
   type ComputeSetup,
   type StepReply,
 } from './compute-protocol.ts';
+import { type FittedMicroBatch, fitMicroBatch } from './fit-micro-batch.ts';
 import type { LaneTrainer, StepResult } from './lane-trainer.ts';
 import { newTrainer } from './new-trainer.ts';
 import { StateView } from './state-layout.ts';
 import { stepFlops } from './step-flops.ts';
+import { syntheticLanes } from './synthetic-lanes.ts';
 import { TensorWatch } from './tensor-watch.ts';
 
 /** The compute thread of a worker: synchronous tfjs, driven by messages, blind to time and network. */
@@ -99,7 +103,19 @@ class ComputeThread {
       parameters: model.parameters.map(({ name, shape }) => ({ name, shape: [...shape] })),
       buffers: (model.buffers ?? []).map(({ name, shape }) => ({ name, shape: [...shape] })),
       weightsDigest: trainer.weightsDigest(),
+      microBatch: this.#fitMicroBatch(trainer),
     };
+  }
+
+  /** Where the config leaves it to the worker: what fits in its memory. */
+  #fitMicroBatch(trainer: LaneTrainer): FittedMicroBatch {
+    const { objective, train } = this.#setup.config;
+    if (train.microBatch !== 'auto') return { microBatch: trainer.microBatch, trials: [] };
+    const laneBatch = train.globalBatch / train.lanes;
+    const inputs = OBJECTIVE_INPUTS[objective];
+    const [lane] = syntheticLanes(this.#setup.model, { lanes: 1, laneBatch, inputs });
+    const { memoryBytesMax } = train;
+    return fitMicroBatch({ laneBatch, memoryBytesMax }, { trainer, engine: this.#engine, lane: lane! });
   }
 
   #step(request: Extract<ComputeRequest, { kind: 'step' }>): StepReply {
@@ -121,7 +137,7 @@ class ComputeThread {
       result = this.#required.step(request.step, lr, request.lanes, this.#collectives);
     } catch (thrown) {
       this.#brokenEpoch = request.epoch;
-      throw thrown;
+      throw allocationError(thrown);
     }
     this.#nextStep = request.step + 1;
     const engineMemory = this.#engine.memory();

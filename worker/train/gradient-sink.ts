@@ -18,6 +18,11 @@ export interface GradientSinkOptions {
   readonly opFirstBucket: number;
   /** Takes a ticket for every reduction that was started. */
   readonly tickets: number[];
+  /**
+   * Where a lane that comes in chunks is summed by itself, as long as the layout; absent: lanes come whole. Chunks are never added to another
+   * lane's sum one by one: the bits would then depend on who holds the lane.
+   */
+  readonly laneSums?: Float32Array | undefined;
 }
 
 /**
@@ -29,6 +34,10 @@ export class GradientSink {
   readonly #laneStep: LaneStep;
   readonly #isLastLane: boolean;
   readonly #buffer: Float32Array;
+  /** Where the lane's chunks are summed: its buffer, or sums of its own that are added to the buffer once whole. */
+  readonly #sums: Float32Array;
+  /** By parameter: whether a chunk has been there. */
+  readonly #begun: Uint8Array;
   /** Parameters of each bucket that this lane has not finished. */
   readonly #missing: number[];
   readonly #seen: Uint8Array;
@@ -46,6 +55,8 @@ export class GradientSink {
     this.#laneStep = laneStep;
     this.#isLastLane = position === schedule.steps.length - 1;
     this.#buffer = options.buffers[laneStep.buffer]!;
+    this.#sums = laneStep.starts ? this.#buffer : (options.laneSums ?? this.#buffer);
+    this.#begun = new Uint8Array(layout.slots.length);
     this.#missing = layout.buckets.map((bucket) => bucket.parameters.length);
     this.#seen = new Uint8Array(layout.slots.length);
   }
@@ -68,16 +79,19 @@ export class GradientSink {
     }
   }
 
-  /** A finished gradient. What `scalars` gave already is not taken again. */
-  readonly gradient = (index: number, gradient: Tensor): void => {
+  /** A finished gradient of the lane, or of one of its chunks. What `scalars` gave already is not taken again. */
+  readonly gradient = (index: number, gradient: Tensor, isLastChunk: boolean): void => {
     if (this.#seen[index]) return;
     const { engine, layout } = this.#options;
     const { offset, length } = layout.slots[index]!;
-    const region = this.#buffer.subarray(offset, offset + length);
+    const region = this.#sums.subarray(offset, offset + length);
+    // Into the lane's own sums, or onto what the buffer holds of lanes before.
+    const replaces = this.#begun[index] === 0 && (this.#laneStep.starts || this.#sums !== this.#buffer);
     rootScope('gradient sums', () => {
-      if (this.#laneStep.starts) engine.readInto(gradient, region);
+      if (replaces) engine.readInto(gradient, region);
       else engine.addInto(gradient, region);
-      this.#complete(index);
+      this.#begun[index] = 1;
+      if (isLastChunk) this.#complete(index);
     });
   };
 
@@ -85,7 +99,7 @@ export class GradientSink {
   finish(): void {
     this.#options.layout.slots.forEach(({ offset, length }, index) => {
       if (this.#seen[index]) return;
-      if (this.#laneStep.starts) this.#buffer.fill(0, offset, offset + length);
+      if (this.#laneStep.starts && !this.#begun[index]) this.#buffer.fill(0, offset, offset + length);
       this.#complete(index);
     });
   }
@@ -104,9 +118,13 @@ export class GradientSink {
   }
 
   #complete(index: number): void {
-    const { layout, schedule, buffers, reduced, collectives, opFirstBucket, tickets } = this.#options;
+    const { engine, layout, schedule, buffers, reduced, collectives, opFirstBucket, tickets } = this.#options;
     const { offset, length } = layout.slots[index]!;
     this.#seen[index] = 1;
+    if (this.#begun[index] && this.#sums !== this.#buffer) {
+      const range = [offset, offset + length] as const;
+      engine.addVectors(this.#buffer.subarray(...range), this.#sums.subarray(...range));
+    }
     this.#merge(offset, offset + length);
     const bucketIndex = layout.bucketOf[index]!;
     this.#missing[bucketIndex]!--;

@@ -3,9 +3,17 @@ import { type Engine, rootScope, tf } from '../../engine/index.ts';
 import type { NamedVariable } from '../../models/named-variables.ts';
 import type { EmbeddingHealth } from '../eval/embedding-health.ts';
 import { gatheredHealth } from '../eval/gathered-health.ts';
-import type { GlobalBatch, Lane, LaneStatistics, Objective, TrainedModel } from '../objectives/objective.ts';
-import type { BlockingCollectives } from './blocking-collectives.ts';
+import type {
+  GlobalBatch,
+  Lane,
+  LaneGradients,
+  LaneStatistics,
+  Objective,
+  TrainedModel,
+} from '../objectives/objective.ts';
+import { type BlockingCollectives, NOBODY } from './blocking-collectives.ts';
 import { type FlatLayout, flatLayout } from './flat-layout.ts';
+import { GatheredOutputs } from './gathered-outputs.ts';
 import { GradientSink } from './gradient-sink.ts';
 import { type EncodedLane, LaneEncoder, type LaneInput, labelsOf } from './lane-encoder.ts';
 import { LaneGather, sharedFloats } from './lane-gather.ts';
@@ -40,15 +48,16 @@ export interface LaneTrainerOptions {
   readonly nonFinite: 'skip' | 'stop';
   /** How the weights change. */
   readonly updater: WeightUpdaterOptions;
+  /** Whether lanes are encoded twice, so that one tape is held and not those of all held lanes. Same bits. Default false. */
+  readonly gradCache?: boolean;
+  /** Samples that go through the model at once; divides the lane's. Fewer than the lane's implies `gradCache`. Default: the lane's. */
+  readonly microBatch?: number | undefined;
 }
 
 /** Collective operations of one step: gather outputs, gather what the objective exchanges, then one reduction per bucket. */
 const OP_GATHER_OUTPUTS = 0;
 const OP_GATHER_EXCHANGED = 1;
 const OP_FIRST_BUCKET = 2;
-
-/** Labels travel with the outputs: float32 holds whole numbers to 2²⁴ exactly. */
-const LABEL_ROWS = { name: 'label', perSample: 1, width: 1 };
 
 /**
  * The training step of one worker: its lanes forward, the objective's exact global loss, its lanes backward while the reduction of
@@ -70,9 +79,12 @@ export class LaneTrainer {
   readonly #trainable: tf.Variable[];
   readonly #scalars: LearntScalars;
   readonly #encoder: LaneEncoder;
-  readonly #outputs: LaneGather;
+  readonly #outputs: GatheredOutputs;
   readonly #exchanged: LaneGather;
   readonly #reduced: Float32Array;
+  /** Sums of the chunks of a lane, where lanes are not encoded whole. */
+  #laneSums: Float32Array | undefined;
+  #microBatch: number;
   #schedule: LaneSchedule | undefined;
   #partials: Float32Array[] = [];
   #skippedSteps = 0;
@@ -103,11 +115,20 @@ export class LaneTrainer {
     });
     this.#trainable = this.#updater.trainable.map((index) => this.#variables[index]!);
     const { laneCount } = options;
-    const gathered = objective.outputs.filter((output) => output.gathered);
-    const labels = objective.inputs.labels && gathered.length > 0 ? [LABEL_ROWS] : [];
-    this.#outputs = new LaneGather({ rows: [...gathered, ...labels], laneCount, laneBatch: this.#laneBatch });
+    this.#outputs = new GatheredOutputs(options, { engine, objective });
     this.#exchanged = new LaneGather({ rows: objective.exchanged, laneCount, laneBatch: this.#laneBatch });
     this.#reduced = sharedFloats(this.layout.totalFloats);
+    this.#microBatch = options.microBatch ?? this.#laneBatch;
+  }
+
+  /** Samples that go through the model at once. */
+  get microBatch(): number {
+    return this.#microBatch;
+  }
+
+  /** To be set between steps; see `LaneTrainerOptions`. */
+  set microBatch(samples: number) {
+    this.#microBatch = samples;
   }
 
   /** Takes a range of lanes for the next steps. */
@@ -126,7 +147,7 @@ export class LaneTrainer {
     const encoded: EncodedLane[] = [];
     const opBase = stepIndex * (OP_FIRST_BUCKET + this.layout.buckets.length);
     try {
-      for (const input of lanes) encoded.push(this.#forward(input));
+      if (!this.#isLocal) for (const input of lanes) encoded.push(this.#forward(input));
       timer.mark('forward');
       rootScope('collectives', () => this.#outputs.run(opBase + OP_GATHER_OUTPUTS, collectives));
       timer.mark('gather');
@@ -140,44 +161,44 @@ export class LaneTrainer {
 
   /** Of what the last step gathered, which the weights before its update made. */
   embeddingHealth(): EmbeddingHealth {
-    const rows = (kind: number) => this.#outputs.all(kind);
+    const rows = (kind: number) => this.#outputs.rows(kind);
     const { globalBatch } = this.#options;
     return gatheredHealth(this.#objective, { globalBatch, laneBatch: this.#laneBatch, rows });
+  }
+
+  /**
+   * What a step does with one lane, without anybody else and without effect on the training: for finding out what it needs. Lanes must be
+   * held anew afterwards.
+   */
+  rehearse(input: LaneInput): void {
+    this.holdLanes(input.lane, input.lane + 1);
+    const lane = this.#forward(input);
+    try {
+      this.#backward(0, [input], [lane], NOBODY, new PhaseTimer());
+    } finally {
+      lane.dispose();
+    }
+  }
+
+  get #isChunked(): boolean {
+    return this.#microBatch < this.#laneBatch;
   }
 
   get #laneBatch(): number {
     return this.#options.globalBatch / this.#options.laneCount;
   }
 
+  /** Whether no lane's loss needs another lane: each is then swept as soon as it is encoded, and one tape is all that is ever held. */
+  get #isLocal(): boolean {
+    return this.#outputs.isEmpty && this.#exchanged.isEmpty;
+  }
+
   /** Encodes a lane and writes what others need of it into its block of the gather. */
   #forward(input: LaneInput): EncodedLane {
-    const { inputs, outputs } = this.#objective;
-    const encoded = this.#encoder.encode(input);
-    rootScope('host copies', () => {
-      const gathered = encoded.outputs.filter((_, index) => outputs[index]!.gathered);
-      gathered.forEach((rows, kind) => {
-        this.#engine.readInto(rows, this.#outputs.own(input.lane, kind));
-      });
-      if (inputs.labels && gathered.length > 0) this.#outputs.own(input.lane, gathered.length).set(labelsOf(input));
-    });
+    const isTwice = this.#isChunked || (this.#options.gradCache === true && !this.#isLocal);
+    const encoded = isTwice ? this.#encoder.encodeTwice(input, this.#microBatch) : this.#encoder.encode(input);
+    rootScope('host copies', () => this.#outputs.share(input, encoded));
     return encoded;
-  }
-
-  /** Uploads all lanes' gathered rows. The caller disposes `gathered`. */
-  #globalBatch(): GlobalBatch {
-    const { globalBatch: samples } = this.#options;
-    const { outputs } = this.#objective;
-    const specs = outputs.filter((output) => output.gathered);
-    const gathered = specs.map(({ perSample, width }, kind) =>
-      tf.tensor2d(this.#outputs.all(kind), [samples * perSample, width]),
-    );
-    return { samples, gathered, labels: this.#gatheredLabels(), scalars: this.#scalars.read() };
-  }
-
-  #gatheredLabels(): Int32Array {
-    const { outputs, inputs } = this.#objective;
-    const kinds = outputs.filter((output) => output.gathered).length;
-    return Int32Array.from(inputs.labels && kinds > 0 ? this.#outputs.all(kinds) : []);
   }
 
   #backward(
@@ -187,29 +208,25 @@ export class LaneTrainer {
     collectives: BlockingCollectives,
     timer: PhaseTimer,
   ): void {
-    const batch = rootScope('host copies', () => this.#globalBatch());
-    const held = lanes.map((input, position): Lane => {
-      const samples = { begin: input.lane * this.#laneBatch, count: this.#laneBatch };
-      return { samples, outputs: encoded[position]!.outputs, labels: labelsOf(input) };
-    });
+    const batch = rootScope('host copies', () => this.#outputs.batch(this.#scalars.read()));
     let exchanged: tf.Tensor1D[] = [];
     const tickets: number[] = [];
     try {
-      exchanged = this.#exchange(opBase, batch, held, lanes, collectives);
+      exchanged = this.#exchange(opBase, batch, lanes, encoded, collectives);
       timer.mark('gather');
-      held.forEach((lane, position) => {
-        const result = rootScope('loss', () => this.#objective.laneGradients(batch, lane, exchanged));
-        const sink = this.#sink(position, opBase, collectives, tickets);
-        const scalars = new Map(this.#scalars.indices.map((index, i) => [index, result.dScalars[i]!]));
-        const { statistics } = encoded[position]!;
-        sink.scalars([result.lossSum, ...result.metricSums, ...statistics], scalars);
-        encoded[position]!.backward(result.dOutputs, this.#trainable, (at, gradient) =>
-          sink.gradient(this.#updater.trainable[at]!, gradient),
-        );
-        rootScope('gradient sums', () => sink.finish());
-        tf.dispose(result.dOutputs.filter((one) => one !== null));
-      });
-      timer.mark('backward');
+      for (const [position, input] of lanes.entries()) {
+        const one = encoded[position] ?? this.#forward(input);
+        timer.mark('forward');
+        try {
+          const result = rootScope('loss', () => {
+            return this.#objective.laneGradients(batch, this.#laneOf(input, one), exchanged);
+          });
+          this.#sweep(one, result, this.#sink(position, opBase, collectives, tickets));
+        } finally {
+          one.dispose();
+        }
+        timer.mark('backward');
+      }
       rootScope('collectives', () => {
         for (const ticket of tickets) collectives.wait(ticket);
       });
@@ -219,18 +236,37 @@ export class LaneTrainer {
     }
   }
 
+  #laneOf(input: LaneInput, { outputs }: EncodedLane): Lane {
+    const samples = { begin: input.lane * this.#laneBatch, count: this.#laneBatch };
+    return { samples, outputs, labels: labelsOf(input) };
+  }
+
+  /** A lane's backward, into the sink. Disposes the objective's gradients. */
+  #sweep(lane: EncodedLane, result: LaneGradients, sink: GradientSink): void {
+    try {
+      const scalars = new Map(this.#scalars.indices.map((index, i) => [index, result.dScalars[i]!]));
+      sink.scalars([result.lossSum, ...result.metricSums, ...lane.statistics], scalars);
+      lane.backward(result.dOutputs, this.#trainable, (at, gradient, isLastChunk) =>
+        sink.gradient(this.#updater.trainable[at]!, gradient, isLastChunk),
+      );
+      rootScope('gradient sums', () => sink.finish());
+    } finally {
+      tf.dispose(result.dOutputs.filter((one) => one !== null));
+    }
+  }
+
   /** The objective's own numbers per row, first of the held lanes, then of all. The caller disposes them. */
   #exchange(
     opBase: number,
     batch: GlobalBatch,
-    held: readonly Lane[],
     lanes: readonly LaneInput[],
+    encoded: readonly EncodedLane[],
     collectives: BlockingCollectives,
   ): tf.Tensor1D[] {
     if (this.#exchanged.isEmpty) return [];
-    held.forEach((lane, position) => {
-      const out = this.#objective.exchanged.map((_, kind) => this.#exchanged.own(lanes[position]!.lane, kind));
-      rootScope('loss', () => this.#objective.exchange(batch, lane, out));
+    lanes.forEach((input, position) => {
+      const out = this.#objective.exchanged.map((_, kind) => this.#exchanged.own(input.lane, kind));
+      rootScope('loss', () => this.#objective.exchange(batch, this.#laneOf(input, encoded[position]!), out));
     });
     rootScope('collectives', () => this.#exchanged.run(opBase + OP_GATHER_EXCHANGED, collectives));
     return this.#objective.exchanged.map((_, kind) => tf.tensor1d(this.#exchanged.all(kind)));
@@ -239,6 +275,7 @@ export class LaneTrainer {
   #sink(position: number, opBase: number, collectives: BlockingCollectives, tickets: number[]): GradientSink {
     const schedule = this.#schedule;
     assert(schedule !== undefined, 'lanes are held before a step');
+    if (this.#isChunked) this.#laneSums ??= new Float32Array(this.layout.totalFloats);
     return new GradientSink(position, {
       engine: this.#engine,
       layout: this.layout,
@@ -248,6 +285,7 @@ export class LaneTrainer {
       collectives,
       opFirstBucket: opBase + OP_FIRST_BUCKET,
       tickets,
+      laneSums: this.#isChunked ? this.#laneSums : undefined,
     });
   }
 
@@ -283,13 +321,7 @@ export class LaneTrainer {
       const first = this.layout.totalFloats - statistics.length;
       statistics.apply(this.#reduced.slice(first).map((sum) => sum / this.#options.laneCount));
     }
-    if (this.#objective.afterUpdate === undefined) return;
-    const gathered = this.#objective.outputs.filter((output) => output.gathered);
-    this.#objective.afterUpdate({
-      step,
-      gathered: gathered.map((_, kind) => this.#outputs.all(kind)),
-      labels: this.#gatheredLabels(),
-    });
+    this.#objective.afterUpdate?.(this.#outputs.finished(step));
   }
 
   #readMetrics(): Record<string, number> {

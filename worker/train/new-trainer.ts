@@ -33,6 +33,8 @@ export function newTrainer(
       precision: train.precision,
       gradClipNorm: train.optimizer.gradClipNorm,
       nonFinite: train.nonFinite,
+      gradCache: train.gradCache || train.microBatch === 'auto',
+      microBatch: train.microBatch === 'auto' ? undefined : train.microBatch,
       updater: {
         optimizer: optimizerSpec(train.optimizer),
         rules: parameterRules(model.parameters, train),
