@@ -97,7 +97,7 @@ function lockProblems(lock: LockConfig, blocks: Readonly<Record<Tower, number>>)
     if (wanted === undefined || wanted === true || wanted.unlockedGroups === 0) return [];
     const path = `train.lock.${tower}.unlockedGroups`;
     const value = wanted.unlockedGroups;
-    if (blocks[tower] === 0) return [{ path, message: 'only a transformer can be unlocked in part', value }];
+    if (blocks[tower] === 0) return [{ path, message: 'only a tower with blocks can be unlocked in part', value }];
     const count = blocks[tower] + 2;
     return value > count ? [{ path, message: `the ${tower} tower has ${count} groups, not ${value}`, value }] : [];
   });

@@ -3,9 +3,10 @@ import type { RunConfig, VisionConfig } from '../common/config/run-config.ts';
 import { CoveyError } from '../common/errors.ts';
 import type { ObjectStore } from '../common/objectstore/object-store.ts';
 import { initialValues } from '../models/clip/initial-values.ts';
-import { backboneSpecs, elementCount } from '../models/clip/parameter-shapes.ts';
 import type { HostTensor } from '../models/formats/safetensors.ts';
 import { resolveModelConfig } from '../models/model-config.ts';
+import { elementCount } from '../models/parameter-spec.ts';
+import { backboneSpecs } from '../models/vision/backbone.ts';
 import type { CheckpointManifest, WeightKind } from '../worker/checkpoint/checkpoint-format.ts';
 import { readWeights } from '../worker/checkpoint/read-checkpoint.ts';
 

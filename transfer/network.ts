@@ -9,12 +9,18 @@ import {
   type Tensor2D,
   tf,
 } from '../engine/index.ts';
-import { checkedPixels, imageFeatures, type TowerOptions } from '../models/clip/image-tower.ts';
-import { backboneSpecs, type ParameterSpec } from '../models/clip/parameter-shapes.ts';
 import type { ParameterLookup } from '../models/clip/transformer.ts';
 import type { HostTensor } from '../models/formats/safetensors.ts';
 import type { LinearClassifier } from '../models/linear/logistic-regression.ts';
 import { assignAll, makeVariables, type NamedVariable, readAll } from '../models/named-variables.ts';
+import type { ParameterSpec } from '../models/parameter-spec.ts';
+import {
+  checkedPixels,
+  type Backbone as ImageTower,
+  newBackbone,
+  type TowerContext,
+} from '../models/vision/backbone.ts';
+import { batchNormLayer } from '../models/vision/batch-norm-layer.ts';
 import type { Adapter, AdapterOptions } from './adapters/adapter.ts';
 import { newAdapter } from './adapters/new-adapter.ts';
 import { type Backbone, PROJECTION, withWeights } from './backbone.ts';
@@ -49,7 +55,10 @@ export class TransferNetwork {
   /** The backbone's, with its keys, then `adapter.…`, then `head.…`: the stable order of gradients and files. */
   readonly parameters: readonly NamedVariable[];
   readonly #byName: ReadonlyMap<string, NamedVariable>;
-  readonly #tower: TowerOptions;
+  /** Running statistics and fixed positions, which stay the backbone's: batch norms normalise by them in training too. */
+  readonly #buffers: readonly NamedVariable[];
+  readonly #tower: ImageTower;
+  readonly #context: TowerContext;
 
   constructor(source: Backbone, options: NetworkOptions) {
     const { classes, seed, precision } = options;
@@ -57,8 +66,9 @@ export class TransferNetwork {
     this.precision = precision;
     this.space = options.space ?? 'features';
     const projection = this.space === 'embedding' ? projectionOf(source) : undefined;
-    this.featureWidth = projection?.shape[1] ?? source.vision.width;
-    const backbone = backboneSpecs(source.vision);
+    this.#tower = newBackbone(source.vision);
+    this.featureWidth = projection?.shape[1] ?? this.#tower.featureWidth;
+    const backbone = this.#tower.parameterSpecs();
     this.adapter = options.adapter === undefined ? undefined : newAdapter(options.adapter, backbone);
     const own = [...(this.adapter?.specs ?? []), ...headSpecs(classes, this.featureWidth)];
     const scope = `transfer-${instances++}`;
@@ -66,12 +76,15 @@ export class TransferNetwork {
     const shared = projection === undefined ? [] : [{ name: PROJECTION, shape: projection.shape, initial: ZEROS }];
     const tower = makeVariables([...backbone, ...shared], { seed, init: 'zeros', trainable, scope });
     this.parameters = [...tower, ...makeVariables(own, { seed, init: 'random', trainable, scope })];
-    this.#byName = new Map(this.parameters.map((one) => [one.name, one]));
+    this.#buffers = makeVariables(this.#tower.bufferSpecs(), { seed, init: 'zeros', trainable: false, scope });
+    this.#byName = new Map([...this.parameters, ...this.#buffers].map((one) => [one.name, one]));
     const given = new Map([...source.weights].map(([name, { values }]) => [name, values]));
     if (projection !== undefined) given.set(PROJECTION, projection.values);
-    assignAll(tower, given);
+    assignAll([...tower, ...this.#buffers], given);
     const after = this.adapter?.after?.bind(this.adapter);
-    this.#tower = {
+    this.#context = {
+      parameter: this.#weight,
+      normalise: batchNormLayer(this.#weight),
       precision,
       quickGelu: source.quickGelu,
       recomputedBlocks: 0,
@@ -84,7 +97,7 @@ export class TransferNetwork {
     const pixels = checkedPixels(x_BHWC, this.source.vision);
     return moduleScope('image tower', () =>
       tf.tidy(() => {
-        const features_BF = imageFeatures(pixels, this.#weight, this.source.vision, this.#tower);
+        const features_BF = this.#tower.features(pixels, this.#context);
         if (this.space === 'features') return features_BF;
         return l2Normalize(tf.matMul(features_BF, this.#own<Tensor2D>(PROJECTION))) as Tensor2D;
       }),
@@ -155,7 +168,7 @@ export class TransferNetwork {
   }
 
   dispose(): void {
-    for (const { variable } of this.parameters) variable.dispose();
+    for (const { variable } of [...this.parameters, ...this.#buffers]) variable.dispose();
   }
 
   readonly #own: ParameterLookup = <T extends Tensor>(name: string): T => {

@@ -13,9 +13,10 @@ import {
   toCompute,
   toFloat32,
 } from '../../engine/index.ts';
-import { imageEmbedding } from '../../models/clip/image-tower.ts';
 import { textBatch, textFeatures } from '../../models/clip/text-tower.ts';
 import { LAYER_NORM_EPS, type ParameterLookup, transformerPooled } from '../../models/clip/transformer.ts';
+import { newBackbone } from '../../models/vision/backbone.ts';
+import { batchNormLayer } from '../../models/vision/batch-norm-layer.ts';
 import type { Precision, StepSpec } from './protocol.ts';
 import { hashIntegers, hashValues } from './values.ts';
 
@@ -84,10 +85,12 @@ export function imageTowerLoss(
   inputs: StepInputs,
   precision: Precision,
 ): () => Tensor {
-  const vision = { ...sizes, mlpRatio: 4 } as unknown as VisionConfig;
-  const x_BHWC = inputs.activations(vision.imageSize, vision.imageSize, 3) as Tensor4D;
+  const backbone = newBackbone({ ...sizes, mlpRatio: 4 } as unknown as VisionConfig);
+  const x_BHWC = inputs.activations(backbone.imageSize, backbone.imageSize, 3) as Tensor4D;
+  const normalise = batchNormLayer(parameter);
+  const tower = { parameter, precision, quickGelu: false, recomputedBlocks: 0, normalise };
   const loss = cosineLoss(sizes['embedDim']!, inputs);
-  return () => loss(imageEmbedding(x_BHWC, parameter, vision, { precision, quickGelu: false, recomputedBlocks: 0 }));
+  return () => loss(backbone.project(backbone.features(x_BHWC, tower), parameter));
 }
 
 export function textTowerLoss(

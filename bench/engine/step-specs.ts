@@ -2,6 +2,7 @@ import type { ModelConfig } from '../../common/config/run-config.ts';
 import { parameterSpecs } from '../../models/clip/parameter-shapes.ts';
 import { presets } from '../../models/presets.ts';
 import { featureWidth, hasDownsample, resNetBlocks, resNetParameterSpecs } from '../../models/vision/resnet-shapes.ts';
+import { requireClipVit } from '../../models/vision/vit-layout.ts';
 import { blockShapes } from './op-specs.ts';
 import type { StepParameter, StepSpec } from './protocol.ts';
 
@@ -97,7 +98,7 @@ const towerLoss = (batch: number, embedDim: number) => batch * embedDim;
 
 /** CLIP's image tower alone, at full size ViT-B/32. */
 export function imageCase(batch = 32, model: ModelConfig = presets['ViT-B-32']!, name = 'ViT-B/32'): StepCase {
-  const { width, layers, headWidth, imageSize, patchSize } = model.vision;
+  const { width, layers, headWidth, imageSize, patchSize } = requireClipVit(model.vision, 'bench the image tower');
   const tokens = (imageSize / patchSize) ** 2 + 1;
   const parameters = towerParameters(model, (parameter) => parameter.startsWith('visual.'));
   return {

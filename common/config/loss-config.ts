@@ -26,7 +26,7 @@ export const lossSchema = z
       .describe('simclr: none leaves only the pull between two views of a picture, an ablation that collapses'),
     projection: z
       .strictObject({
-        hidden: positiveInt.optional().describe('Default: model.vision.width, as in SimCLR'),
+        hidden: positiveInt.optional().describe("Default: as wide as the backbone's features, as in SimCLR"),
         width: positiveInt.default(128),
         batchNorm: z.boolean().default(false).describe("After the first layer, over each lane's views"),
       })

@@ -4,6 +4,7 @@ import { evalSchema } from './eval-config.ts';
 import { lossProblems, lossSchema, objectiveSchema } from './loss-config.ts';
 import { memoryProblems, memoryShape } from './memory-config.ts';
 import { emaSchema, layerDecaySchema, lockSchema, optimizerSchema, parameterGroupSchema } from './optimizer-config.ts';
+import { visionConfigSchema, visionOverridesSchema } from './vision-config.ts';
 
 /**
  * One schema for a run: what `run.yaml` may say, what a checkpoint stores, what resume compares. Strict everywhere: an
@@ -13,21 +14,10 @@ import { emaSchema, layerDecaySchema, lockSchema, optimizerSchema, parameterGrou
 const positiveInt = z.int().positive();
 const fraction = z.number().min(0).max(1);
 
-const towerWidth = positiveInt.describe('Width of the transformer; heads = width / headWidth');
-
-export const visionConfigSchema = z.strictObject({
-  imageSize: positiveInt.describe('Side of the square input, pixels'),
-  patchSize: positiveInt,
-  width: towerWidth,
-  layers: positiveInt,
-  headWidth: positiveInt.default(64),
-  mlpRatio: z.number().positive().default(4),
-});
-
 export const textConfigSchema = z.strictObject({
   contextLength: positiveInt,
   vocabSize: positiveInt,
-  width: towerWidth,
+  width: positiveInt.describe('Width of the transformer'),
   heads: positiveInt,
   layers: positiveInt,
   mlpRatio: z.number().positive().default(4),
@@ -49,10 +39,7 @@ export const modelConfigSchema = z.strictObject({
   text: textConfigSchema,
 });
 
-// Overrides carry no defaults: zod fills defaults inside optional fields too, and would silently undo the preset's value.
-const visionOverridesSchema = visionConfigSchema
-  .extend({ headWidth: positiveInt, mlpRatio: z.number().positive() })
-  .partial();
+// Overrides carry no defaults: see vision-config.ts.
 const textOverridesSchema = textConfigSchema.extend({ mlpRatio: z.number().positive() }).partial();
 
 /** A preset name, or a full model; with both, `preset` is the base and the rest overrides it (deep). */
@@ -227,9 +214,9 @@ export const runConfigSchema = z
 
 export type RunConfig = z.infer<typeof runConfigSchema>;
 export type ModelConfig = z.infer<typeof modelConfigSchema>;
-export type VisionConfig = z.infer<typeof visionConfigSchema>;
 export type TextConfig = z.infer<typeof textConfigSchema>;
 export type DataConfig = z.infer<typeof dataSchema>;
 export type { EvalConfig } from './eval-config.ts';
 export type { LossConfig } from './loss-config.ts';
 export type { OptimizerConfig } from './optimizer-config.ts';
+export type { VisionConfig, VitConfig } from './vision-config.ts';

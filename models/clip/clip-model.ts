@@ -2,9 +2,10 @@ import type { ModelConfig } from '../../common/config/run-config.ts';
 import { CoveyError } from '../../common/errors.ts';
 import type { Tensor, Tensor2D, Variable } from '../../engine/index.ts';
 import { l2Normalize, moduleScope, tf } from '../../engine/index.ts';
-import { checkedPixels, imageEmbedding } from './image-tower.ts';
-import { initialValues } from './initial-values.ts';
-import { elementCount, parameterSpecs } from './parameter-shapes.ts';
+import { assignAll, makeVariables, type NamedVariable, readAll } from '../named-variables.ts';
+import { type Backbone, checkedPixels, newBackbone, type TowerContext } from '../vision/backbone.ts';
+import { BatchStatistics } from '../vision/batch-statistics.ts';
+import { bufferSpecs, parameterSpecs } from './parameter-shapes.ts';
 import { textBatch, textFeatures } from './text-tower.ts';
 import { type RecomputeOption, recomputedBlocks } from './transformer.ts';
 
@@ -24,13 +25,6 @@ export interface ClipModelOptions {
   readonly recompute?: RecomputeOption;
 }
 
-export interface Parameter {
-  /** open_clip's state-dict key. */
-  readonly name: string;
-  readonly variable: Variable;
-  readonly shape: readonly number[];
-}
-
 /** Values by open_clip key, or a function that gives them. */
 export type WeightSource =
   | ReadonlyMap<string, Float32Array>
@@ -38,52 +32,69 @@ export type WeightSource =
 
 let instances = 0;
 
+/** How an image tower's batch norms work in a forward. */
+export interface EncodeImageOptions {
+  /** By the statistics of the pictures given, which `statistics` then holds; otherwise by the running ones. Default false. */
+  readonly training?: boolean;
+}
+
 /**
- * CLIP (Radford et al. 2021) with a ViT image tower and a causal text transformer, to open_clip's numerics. Lives on the tfjs backend
- * that was active when it was made, owns its parameters, and belongs to one thread. Close with `dispose`.
+ * CLIP (Radford et al. 2021) with any image tower and a causal text transformer, to open_clip's numerics. Lives on the tfjs backend
+ * that was active when it was made, owns its parameters and buffers, and belongs to one thread. Close with `dispose`.
  */
 export class ClipModel {
   readonly config: ModelConfig;
+  readonly backbone: Backbone;
   /** In the one stable order of gradients, checkpoints and digests; `logit_scale` is the last but for SigLIP's `logit_bias`. */
-  readonly parameters: readonly Parameter[];
-  readonly #byName: ReadonlyMap<string, Parameter>;
+  readonly parameters: readonly NamedVariable[];
+  /** What no gradient changes: running statistics of batch norms, fixed positions. Empty for CLIP's own ViT. */
+  readonly buffers: readonly NamedVariable[];
+  /** Of the batch norms; absent where there are none. */
+  readonly statistics?: BatchStatistics;
+  readonly #batchStatistics: BatchStatistics;
+  readonly #byName: ReadonlyMap<string, Variable>;
   readonly #precision: 'fp32' | 'bf16';
   readonly #recomputedBlocks: number;
 
   constructor(config: ModelConfig, options: ClipModelOptions) {
     const { seed, precision, logitScaleInit = Math.log(1 / 0.07), init = 'random', recompute = 'none' } = options;
     this.config = config;
+    this.backbone = newBackbone(config.vision);
     this.#precision = precision;
     this.#recomputedBlocks = recomputedBlocks(recompute);
     // tfjs keeps variables in one registry per thread, by name: two models must not collide in it.
-    const instance = `clip-${instances++}`;
-    this.parameters = parameterSpecs(config, logitScaleInit).map((spec) => {
-      const { name, shape } = spec;
-      const values = init === 'random' ? initialValues(spec, seed) : new Float32Array(elementCount(shape));
-      const initial = tf.tensor(values, [...shape], 'float32');
-      const variable = tf.variable(initial, true, `${instance}/${name}`);
-      initial.dispose();
-      return { name, variable, shape };
-    });
-    this.#byName = new Map(this.parameters.map((parameter) => [parameter.name, parameter]));
+    const scope = `clip-${instances++}`;
+    this.parameters = makeVariables(parameterSpecs(config, logitScaleInit), { seed, init, trainable: true, scope });
+    this.buffers = makeVariables(bufferSpecs(config), { seed, init, trainable: false, scope });
+    this.#batchStatistics = new BatchStatistics(this.buffers, scope);
+    if (this.#batchStatistics.length > 0) this.statistics = this.#batchStatistics;
+    this.#byName = new Map([...this.parameters, ...this.buffers].map(({ name, variable }) => [name, variable]));
   }
 
-  /** The parameter called `name`. @throws CoveyError NOT_FOUND */
+  /** The parameter or buffer called `name`. @throws CoveyError NOT_FOUND */
   readonly parameter = <T extends Tensor = Variable>(name: string): T => {
     const found = this.#byName.get(name);
     if (!found)
       throw new CoveyError('NOT_FOUND', `Cannot find a parameter: the model has none called '${name}'`, {
         fields: { name },
       });
-    return found.variable as Tensor as T;
+    return found as Tensor as T;
   };
 
+  /** What the image tower ends with, before the projection: float32 [B,F] of normalised pixels [B,H,W,3]. */
+  features(x_BHWC: Tensor, options: EncodeImageOptions = {}): Tensor2D {
+    const pixels = checkedPixels(x_BHWC, this.config.vision);
+    return moduleScope('image tower', () => tf.tidy(() => this.backbone.features(pixels, this.#tower(options))));
+  }
+
   /** Unit-length image embeddings, float32 [B,E], of normalised pixels [B,H,W,3]. */
-  encodeImage(x_BHWC: Tensor): Tensor2D {
-    const { vision } = this.config;
-    const pixels = checkedPixels(x_BHWC, vision);
+  encodeImage(x_BHWC: Tensor, options: EncodeImageOptions = {}): Tensor2D {
+    const pixels = checkedPixels(x_BHWC, this.config.vision);
     return moduleScope('image tower', () =>
-      tf.tidy(() => l2Normalize(imageEmbedding(pixels, this.parameter, vision, this.#towerOptions())) as Tensor2D),
+      tf.tidy(() => {
+        const features_BF = this.backbone.features(pixels, this.#tower(options));
+        return l2Normalize(this.backbone.project(features_BF, this.parameter)) as Tensor2D;
+      }),
     );
   }
 
@@ -95,63 +106,38 @@ export class ClipModel {
     const ids = ids_BL instanceof Int32Array ? ids_BL : (ids_BL.dataSync() as Int32Array);
     const text = textBatch(ids, batch, this.config.text);
     return moduleScope('text tower', () =>
-      tf.tidy(
-        () => l2Normalize(textFeatures(text, this.parameter, this.config.text, this.#towerOptions())) as Tensor2D,
-      ),
+      tf.tidy(() => l2Normalize(textFeatures(text, this.parameter, this.config.text, this.#tower({}))) as Tensor2D),
     );
   }
 
   /**
-   * Replaces every weight. Nothing is changed unless every parameter is there in its right size.
-   * @throws CoveyError INVALID_ARGUMENT naming each parameter that is missing or of another size, or that the model does not have
+   * Replaces every weight and buffer. Nothing is changed unless each is there in its right size.
+   * @throws CoveyError INVALID_ARGUMENT naming each that is missing or of another size, or that the model does not have
    */
   setWeights(source: WeightSource): void {
-    const problems: string[] = [];
-    const values = this.parameters.map(({ name, shape }) => {
-      const found = typeof source === 'function' ? source(name, shape) : source.get(name);
-      if (!found) problems.push(`${name} is missing`);
-      else if (found.length !== elementCount(shape)) {
-        problems.push(`${name} has ${found.length} values, not the ${elementCount(shape)} of [${shape}]`);
-      }
-      return found;
-    });
-    if (typeof source !== 'function') {
-      for (const name of source.keys())
-        if (!this.#byName.has(name)) problems.push(`${name} is not a parameter of the model`);
-    }
-    if (problems.length > 0) {
-      throw new CoveyError(
-        'INVALID_ARGUMENT',
-        `Cannot set the weights: they are of another model: ${problems.join('; ')}`,
-        {
-          fields: { problems },
-        },
-      );
-    }
-    tf.tidy(() => {
-      for (const [i, { variable, shape }] of this.parameters.entries()) {
-        // A copy: on some backends a tensor shares the array it is made from, and the caller may reuse it.
-        variable.assign(tf.tensor(new Float32Array(values[i]!), [...shape], 'float32'));
-      }
-    });
+    const own = [...this.parameters, ...this.buffers];
+    const values =
+      typeof source === 'function' ? new Map(own.map(({ name, shape }) => [name, source(name, shape)])) : source;
+    assignAll(own, values);
   }
 
-  /** A host copy of every weight, by open_clip key, in parameter order. */
+  /** A host copy of every weight and buffer, by open_clip key, in parameter order. */
   readWeights(): Map<string, Float32Array> {
-    return new Map(
-      this.parameters.map(({ name, variable }) => [name, new Float32Array(variable.dataSync<'float32'>())]),
-    );
+    return readAll([...this.parameters, ...this.buffers]);
   }
 
   dispose(): void {
-    for (const { variable } of this.parameters) variable.dispose();
+    for (const { variable } of [...this.parameters, ...this.buffers]) variable.dispose();
+    this.#batchStatistics.dispose();
   }
 
-  #towerOptions() {
+  #tower({ training = false }: EncodeImageOptions): TowerContext {
     return {
+      parameter: this.parameter,
       precision: this.#precision,
       quickGelu: this.config.quickGelu,
       recomputedBlocks: this.#recomputedBlocks,
+      normalise: this.#batchStatistics.layer(this.parameter, { training }),
     };
   }
 }

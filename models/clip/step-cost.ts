@@ -1,5 +1,7 @@
 import type { ModelConfig } from '../../common/config/run-config.ts';
-import { parameterShapes } from './parameter-shapes.ts';
+import { elementCount, type ParameterSpec } from '../parameter-spec.ts';
+import { newBackbone } from '../vision/backbone.ts';
+import { blockActivationFloats, blocksFlops } from './block-cost.ts';
 
 /** What training a model costs, to within a factor of two. */
 export interface StepCost {
@@ -10,36 +12,28 @@ export interface StepCost {
   readonly activationBytesPerSample: number;
 }
 
-interface Tower {
-  readonly tokens: number;
-  readonly width: number;
-  readonly layers: number;
-  readonly heads: number;
-  readonly mlpRatio: number;
+/** Which towers a sample goes through. */
+export interface SampleInputs {
+  /** Augmented pictures. */
+  readonly views: number;
+  readonly captions: boolean;
 }
 
-/** Per block: 4 + 2·mlpRatio products of width² per token, and two of tokens·width for attention. */
-function blockMultiplyAdds({ tokens, width, mlpRatio }: Tower): number {
-  return tokens * width * (width * (4 + 2 * mlpRatio) + 2 * tokens);
-}
-
-/** Per block and token: about 20 vectors of the width, 6 of the hidden width, 4 rows of attention scores per head. */
-function blockActivations({ tokens, width, heads, mlpRatio }: Tower): number {
-  return tokens * (width * (20 + 6 * mlpRatio) + 4 * heads * tokens);
-}
-
-export function stepCost(model: ModelConfig): StepCost {
-  const { vision, text } = model;
-  const patches = (vision.imageSize / vision.patchSize) ** 2;
-  const towers: Tower[] = [
-    { ...vision, tokens: patches + 1, heads: vision.width / vision.headWidth },
-    { ...text, tokens: text.contextLength },
-  ];
-  const sum = (of: (tower: Tower) => number) => towers.reduce((total, tower) => total + tower.layers * of(tower), 0);
-  const patchEmbedding = patches * 3 * vision.patchSize ** 2 * vision.width;
+/** @param parameters those that are trained; heads are little beside the towers and count as parameters only */
+export function stepCost(
+  { vision, text }: ModelConfig,
+  parameters: readonly ParameterSpec[],
+  { views, captions }: SampleInputs,
+): StepCost {
+  const picture = newBackbone(vision).cost();
+  const caption = captions
+    ? { ...text, tokens: text.contextLength, causal: false, pooledRows: text.contextLength }
+    : undefined;
+  const forwardFlops = views * picture.forwardFlops + (caption ? blocksFlops(caption) : 0);
+  const floats = views * picture.activationFloats + (caption ? caption.layers * blockActivationFloats(caption) : 0);
   return {
-    parameters: parameterShapes(model).reduce((total, { shape }) => total + shape.reduce((a, b) => a * b, 1), 0),
-    multiplyAddsPerSample: 3 * (sum(blockMultiplyAdds) + patchEmbedding),
-    activationBytesPerSample: 4 * sum(blockActivations),
+    parameters: parameters.reduce((total, { shape }) => total + elementCount(shape), 0),
+    multiplyAddsPerSample: (3 * forwardFlops) / 2,
+    activationBytesPerSample: 4 * floats,
   };
 }

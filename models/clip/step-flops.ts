@@ -1,4 +1,7 @@
-import type { ModelConfig, VisionConfig } from '../../common/config/run-config.ts';
+import type { ModelConfig } from '../../common/config/run-config.ts';
+import type { VisionConfig } from '../../common/config/vision-config.ts';
+import { newBackbone } from '../vision/backbone.ts';
+import { blocksFlops, product } from './block-cost.ts';
 
 /** What one lane of a training step has to compute. */
 export interface LaneShape {
@@ -20,14 +23,6 @@ export interface StepFlops {
   readonly total: number;
 }
 
-interface BlockShape {
-  readonly width: number;
-  readonly layers: number;
-  readonly mlpRatio: number;
-  readonly tokens: number;
-  readonly causal: boolean;
-}
-
 /**
  * The products of one lane's step as covey computes them: the last block's output projection and MLP on the pooled rows only, attention
  * over visible pairs only, the embedding of tokens as the look-up it is. Backward is two products for each of forward, except that nobody
@@ -37,7 +32,7 @@ interface BlockShape {
 export function laneFlops(model: ModelConfig, { samples, textTokens, globalBatch }: LaneShape): StepFlops {
   const { vision, text, embedDim } = model;
   const backbone = backboneFlops(vision, samples);
-  const projection = product(samples, vision.width, embedDim);
+  const projection = product(samples, newBackbone(vision).featureWidth, embedDim);
   const textForward =
     samples * blocksFlops({ ...text, tokens: textTokens, causal: true }) + product(samples, text.width, embedDim);
   // Per side: logits for the log-sum-exps, logits again for the weights, and the weighted sum of the other side's rows.
@@ -52,22 +47,8 @@ export function laneFlops(model: ModelConfig, { samples, textTokens, globalBatch
   return { ...parts, total: Object.values(parts).reduce((sum, flops) => sum + flops, 0) };
 }
 
-/** The products of the image tower up to its class token, for so many pictures. */
+/** The products of the image tower up to its features, for so many pictures. */
 export function backboneFlops(vision: VisionConfig, pictures: number): { forward: number; backward: number } {
-  const patches = (vision.imageSize / vision.patchSize) ** 2;
-  const patchEmbedding = product(pictures * patches, 3 * vision.patchSize ** 2, vision.width);
-  const blocks = pictures * blocksFlops({ ...vision, tokens: patches + 1, causal: false });
-  return { forward: patchEmbedding + blocks, backward: patchEmbedding + 2 * blocks };
-}
-
-/** One item through all blocks. */
-function blocksFlops({ width, layers, mlpRatio, tokens, causal }: BlockShape): number {
-  const pairs = causal ? (tokens * (tokens + 1)) / 2 : tokens ** 2;
-  const mixing = product(tokens, width, 3 * width) + 2 * product(pairs, width, 1);
-  const perRow = product(1, width, width) + 2 * product(1, width, width * mlpRatio);
-  return layers * mixing + ((layers - 1) * tokens + 1) * perRow;
-}
-
-function product(rows: number, inner: number, columns: number): number {
-  return 2 * rows * inner * columns;
+  const { forwardFlops, backwardFlops } = newBackbone(vision).cost();
+  return { forward: pictures * forwardFlops, backward: pictures * backwardFlops };
 }

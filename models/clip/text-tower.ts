@@ -5,14 +5,21 @@ import {
   embedding,
   layerNorm,
   moduleScope,
+  type Precision,
   type Tensor2D,
   type Tensor3D,
   tf,
   toCompute,
   toFloat32,
 } from '../../engine/index.ts';
-import type { TowerOptions } from './image-tower.ts';
 import { LAYER_NORM_EPS, type ParameterLookup, transformerPooled } from './transformer.ts';
+
+export interface TextTowerOptions {
+  readonly precision: Precision;
+  readonly quickGelu: boolean;
+  /** See transformer.ts. */
+  readonly recomputedBlocks: number;
+}
 
 /** Captions ready for the tower: cut to the tokens that can matter, with the flat row of each end token. */
 export interface TextBatch {
@@ -80,7 +87,7 @@ export function textFeatures(
   text: TextBatch,
   parameter: ParameterLookup,
   config: TextConfig,
-  { precision, quickGelu, recomputedBlocks }: TowerOptions,
+  { precision, quickGelu, recomputedBlocks }: TextTowerOptions,
 ): Tensor2D {
   const { batch, tokens } = text;
   const { width, heads, layers, contextLength } = config;

@@ -19,7 +19,7 @@ import {
  * Pre-LN residual blocks as open_clip's `ResidualAttentionBlock`. Shapes: B pictures or captions, T tokens, D width.
  */
 
-/** LayerNorm epsilon of every CLIP model (SigLIP's 1e-6 is not built). */
+/** LayerNorm epsilon of every CLIP model. */
 export const LAYER_NORM_EPS = 1e-5;
 
 /** Transformer blocks of each tower, from the first, that backward computes again instead of holding what they saved. */
@@ -54,6 +54,8 @@ export interface TransformerOptions {
   readonly recomputedBlocks: number;
   /** Default: nothing. */
   readonly insert?: BlockInsert | undefined;
+  /** Default: CLIP's. */
+  readonly layerNormEps?: number;
 }
 
 /**
@@ -91,7 +93,7 @@ export function transformerPooled(x_BTD: Tensor3D, parameter: ParameterLookup, o
 
 function residualBlock(input: Stream, block: number, parameter: ParameterLookup, options: TransformerOptions): Stream {
   const get: ParameterLookup = (name) => parameter(`${options.prefix}.${block}.${name}`);
-  const { sum, normalised } = moduleScope('ln_1', () => addThenNormalise(input, get));
+  const { sum, normalised } = moduleScope('ln_1', () => addThenNormalise(input, get, options));
   const isLast = block === options.layers - 1;
   const { insert } = options;
   const place =
@@ -100,7 +102,7 @@ function residualBlock(input: Stream, block: number, parameter: ParameterLookup,
     afterFirstNorm(skip, x, { isLast, insertAfter: place }, get, options);
   if (block >= options.recomputedBlocks) return streamOf(rest(sum, normalised));
   // The layer norm has saved the sum already, so that nothing but the sum is held.
-  const normalise = (x: Tensor) => [layerNorm(x, get('ln_1.weight'), get<Tensor1D>('ln_1.bias'), LAYER_NORM_EPS)];
+  const normalise = (x: Tensor) => [layerNorm(x, get('ln_1.weight'), get<Tensor1D>('ln_1.bias'), epsOf(options))];
   const keep = { count: 1, remake: (x: Tensor) => normalise(x) };
   return streamOf(recompute((skip, x) => rest(skip!, x!), [sum, normalised], { keep }));
 }
@@ -135,7 +137,7 @@ function afterFirstNorm(
     return insertAfter?.('attention')(projected) ?? projected;
   });
   const second = moduleScope('ln_2', () =>
-    addLayerNorm(skip, attended, get('ln_2.weight'), get<Tensor1D>('ln_2.bias'), LAYER_NORM_EPS),
+    addLayerNorm(skip, attended, get('ln_2.weight'), get<Tensor1D>('ln_2.bias'), epsOf(options)),
   );
   const delta = moduleScope('mlp', () => {
     const hidden = linear(second.normalised, get('mlp.c_fc.weight'), get<Tensor1D>('mlp.c_fc.bias'));
@@ -146,9 +148,17 @@ function afterFirstNorm(
   return [second.sum, delta];
 }
 
-function addThenNormalise({ x, delta }: Stream, get: ParameterLookup): { sum: Tensor; normalised: Tensor } {
+function addThenNormalise(
+  { x, delta }: Stream,
+  get: ParameterLookup,
+  options: TransformerOptions,
+): { sum: Tensor; normalised: Tensor } {
   const weight = get<Tensor1D>('ln_1.weight');
   const bias = get<Tensor1D>('ln_1.bias');
-  if (delta) return addLayerNorm(x, delta, weight, bias, LAYER_NORM_EPS);
-  return { sum: x, normalised: layerNorm(x, weight, bias, LAYER_NORM_EPS) };
+  if (delta) return addLayerNorm(x, delta, weight, bias, epsOf(options));
+  return { sum: x, normalised: layerNorm(x, weight, bias, epsOf(options)) };
+}
+
+function epsOf({ layerNormEps = LAYER_NORM_EPS }: TransformerOptions): number {
+  return layerNormEps;
 }

@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { CoveyError } from '../../common/errors.ts';
 import { resolveModelConfig } from '../model-config.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
+import { requireClipVit } from '../vision/vit-layout.ts';
 import { toHuggingFace } from './hugging-face-keys.ts';
 import { checkedVision, type ModelDescription } from './model-description.ts';
 import { parseConfig, prettyJson, writeFiles } from './model-files.ts';
@@ -84,7 +85,7 @@ function textConfig({ text, embedDim, quickGelu }: PretrainedClip['config'], tok
 }
 
 function visionConfig(model: PretrainedSettings) {
-  const vision = visionOf(model);
+  const vision = requireClipVit(visionOf(model), 'export to transformers');
   return {
     model_type: 'clip_vision_model',
     hidden_size: vision.width,

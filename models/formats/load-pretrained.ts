@@ -2,10 +2,12 @@ import { stat } from 'node:fs/promises';
 import path from 'node:path';
 import type { ModelConfig } from '../../common/config/run-config.ts';
 import { CoveyError } from '../../common/errors.ts';
-import { backboneSpecs, parameterShapes } from '../clip/parameter-shapes.ts';
+import { weightShapes } from '../clip/parameter-shapes.ts';
 import { resolveModelConfig } from '../model-config.ts';
 import { clipVocabularySize } from '../tokenizer/clip-vocabulary.ts';
 import { loadTokenizer, type Tokenizer } from '../tokenizer/tokenizer.ts';
+import { backboneSpecs } from '../vision/backbone.ts';
+import { patchSide } from '../vision/vit-layout.ts';
 import { folderFiles, type ModelFiles } from './byte-source.ts';
 import { HF_CONFIG, HF_PREPROCESSOR, HF_WEIGHTS, readHfConfig } from './hugging-face.ts';
 import { fromHuggingFace } from './hugging-face-keys.ts';
@@ -42,7 +44,7 @@ export async function loadPretrained(files: ModelFiles, options: LoadOptions = {
   const isHf = [...stateDict.tensors.keys()].some((key) => /^(vision_model|text_model)\./.test(key));
   const description = withImageSize(await describe(files, stateDict, isHf, options), options.imageSize);
   const { kind, preprocess } = description;
-  const specs = kind === 'clip' ? parameterShapes(description.config) : backboneSpecs(description.vision);
+  const specs = kind === 'clip' ? weightShapes(description.config) : backboneSpecs(description.vision);
   const named = isHf
     ? fromHuggingFace(
         stateDict.tensors,
@@ -51,8 +53,8 @@ export async function loadPretrained(files: ModelFiles, options: LoadOptions = {
     : stateDict.tensors;
   // Only where another size is asked for: a config that disagrees with its weights is an error.
   const mayResize = options.imageSize !== undefined || options.model !== undefined;
-  const { imageSize, patchSize } = kind === 'clip' ? description.config.vision : description.vision;
-  const weights = plainWeights(specs, mayResize ? resized(named, imageSize / patchSize) : named, file);
+  const side = patchSide(kind === 'clip' ? description.config.vision : description.vision);
+  const weights = plainWeights(specs, mayResize && side !== undefined ? resized(named, side) : named, file);
   if (description.kind === 'backbone') {
     return { kind: 'backbone', vision: description.vision, quickGelu: description.quickGelu, weights, preprocess };
   }

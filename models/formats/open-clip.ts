@@ -3,6 +3,7 @@ import type { ModelConfig, TextConfig, VisionConfig } from '../../common/config/
 import { resolveModelConfig } from '../model-config.ts';
 import { clipVocabularySize } from '../tokenizer/clip-vocabulary.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
+import { requireClipVit } from '../vision/vit-layout.ts';
 import { checkedVision, type ModelDescription } from './model-description.ts';
 import { parseConfig, prettyJson, writeFiles } from './model-files.ts';
 import { type Pretrained, type PretrainedSettings, shapesOf, usesQuickGelu, visionOf } from './pretrained.ts';
@@ -55,7 +56,8 @@ function backboneSettings(model: PretrainedSettings) {
   return { quick_gelu: usesQuickGelu(model), vision_cfg: visionSettings(visionOf(model)) };
 }
 
-function visionSettings(vision: VisionConfig) {
+function visionSettings(tower: VisionConfig) {
+  const vision = requireClipVit(tower, 'export to open_clip');
   return {
     image_size: vision.imageSize,
     layers: vision.layers,

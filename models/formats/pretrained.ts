@@ -1,6 +1,7 @@
 import type { ModelConfig, VisionConfig } from '../../common/config/run-config.ts';
-import { backboneSpecs, parameterShapes } from '../clip/parameter-shapes.ts';
+import { weightShapes } from '../clip/parameter-shapes.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
+import { backboneSpecs } from '../vision/backbone.ts';
 import type { ParameterShape, PreprocessConfig, Weights } from './weights.ts';
 
 /** A CLIP with all that its use needs: what loaders give, exporters write and transfer starts from. */
@@ -13,7 +14,7 @@ export interface PretrainedClip {
   readonly tokenizer: Tokenizer;
 }
 
-/** An image tower up to `ln_post`, as objectives without text train it: its output is the class token's feature, [width]. */
+/** An image tower without its projection, as objectives without text train it: its output is the feature that transfer starts from. */
 export interface PretrainedBackbone {
   readonly kind: 'backbone';
   readonly vision: VisionConfig;
@@ -30,7 +31,7 @@ export type PretrainedSettings = Omit<PretrainedClip, 'weights'> | Omit<Pretrain
 
 /** Names and shapes of a model's weights, in parameter order. */
 export function shapesOf(model: PretrainedSettings): ParameterShape[] {
-  if (model.kind === 'clip') return parameterShapes(model.config);
+  if (model.kind === 'clip') return weightShapes(model.config);
   return backboneSpecs(model.vision).map(({ name, shape }) => ({ name, shape }));
 }
 
@@ -55,7 +56,7 @@ export function backboneOf(model: Pretrained): PretrainedBackbone {
   };
 }
 
-/** Of any model's weights those of the image tower up to `ln_post`; a head and a text tower are left out. */
+/** Of any model's weights those of the image tower without its projection; a head and a text tower are left out. */
 export function backboneWeights(vision: VisionConfig, weights: Weights): Weights {
   const names = backboneSpecs(vision).map(({ name }) => name);
   return new Map(names.flatMap((name) => (weights.has(name) ? [[name, weights.get(name)!] as const] : [])));

@@ -9,6 +9,7 @@ import {
   type Variable,
 } from '../../engine/index.ts';
 import type { NamedVariable } from '../named-variables.ts';
+import type { BatchStatistics } from './batch-statistics.ts';
 import type { KeyQueue } from './key-queue.ts';
 import type { ViewModel } from './view-model.ts';
 
@@ -34,6 +35,8 @@ export class MomentumModel {
   readonly parameters: readonly NamedVariable[];
   /** The key encoder under `key.` and the query's names; the queue. */
   readonly buffers: readonly NamedVariable[];
+  /** Of the query encoder's batch norms; the key encoder's running statistics follow its running ones as weights do. */
+  readonly statistics?: BatchStatistics;
   readonly #key: ViewModel;
   /** Pairs of (key's, query's). */
   readonly #followed: readonly (readonly [Variable, Variable])[];
@@ -44,20 +47,27 @@ export class MomentumModel {
     this.#key = key;
     this.parameters = query.parameters;
     this.buffers = [
-      ...key.parameters.map((parameter) => ({ ...parameter, name: `key.${parameter.name}` })),
+      ...query.buffers,
+      ...[...key.parameters, ...key.buffers].map((one) => ({ ...one, name: `key.${one.name}` })),
       ...(queue?.buffers ?? []),
     ];
-    const queries = new Map(query.parameters.map(({ name, variable }) => [name, variable]));
-    this.#followed = key.parameters.map(({ name, variable }) => {
+    if (query.statistics) this.statistics = query.statistics;
+    const queries = new Map([...query.parameters, ...query.buffers].map(({ name, variable }) => [name, variable]));
+    this.#followed = [...key.parameters, ...key.buffers].map(({ name, variable }) => {
       const own = queries.get(name);
       assert(own !== undefined, 'the query encoder has all of the key encoder', { name });
       return [variable, own] as const;
     });
   }
 
-  /** Of normalised pixels, unit length, float32 [B, width]. Nothing of it is recorded, so no activation waits for a backward. */
+  /**
+   * Of normalised pixels, unit length, float32 [B, width]. Batch norms of the key encoder normalise by running statistics, never by the batch's: a
+   * key's batch says nothing of which query it belongs to. Nothing of it is recorded, so no activation waits for a backward.
+   */
   keys(x_BHWC: Tensor): Tensor2D {
-    return moduleScope('key encoder', () => unrecorded(() => tf.tidy(() => this.#key.project(x_BHWC))));
+    return moduleScope('key encoder', () =>
+      unrecorded(() => tf.tidy(() => this.#key.project(x_BHWC, { training: false }))),
+    );
   }
 
   /** Moves the key encoder towards the query encoder as it is now. In place; what is equal already stays so to the bit. */

@@ -1,5 +1,5 @@
 import { CoveyError } from '../../common/errors.ts';
-import type { Initial, ParameterSpec } from '../clip/parameter-shapes.ts';
+import { frameworkDefault, normal, normSpecs, type ParameterSpec, runningSpecs } from '../parameter-spec.ts';
 
 export type ResNetDepth = 18 | 34 | 50 | 101 | 152;
 
@@ -7,6 +7,10 @@ export interface ResNetConfig {
   readonly depth: ResNetDepth;
   /** Outputs of the classifier `fc`; without it the model ends with its features. */
   readonly classes?: number;
+  /** `imagenet`: 7×7 of stride 2, then max pooling. `cifar`: 3×3 of stride 1 for small pictures (Chen et al. 2020, appendix B.9). Default `imagenet`. */
+  readonly stem?: 'imagenet' | 'cifar';
+  /** Channels of the first stage. Default 64. */
+  readonly width?: number;
   /** The last normalisation of every block starts at zero, so that a block starts as the identity (Goyal et al. 2017). Default false. */
   readonly zeroInitResidual?: boolean;
 }
@@ -32,7 +36,7 @@ const STAGE_BLOCKS: Readonly<Record<ResNetDepth, readonly number[]>> = {
 };
 
 /** The blocks in order (He et al. 2016, table 1; v1.5: a bottleneck's stride is in its 3×3). */
-export function resNetBlocks(depth: ResNetDepth): BlockShape[] {
+export function resNetBlocks(depth: ResNetDepth, firstWidth = 64): BlockShape[] {
   const stages = STAGE_BLOCKS[depth];
   if (stages === undefined) {
     throw new CoveyError(
@@ -44,9 +48,9 @@ export function resNetBlocks(depth: ResNetDepth): BlockShape[] {
   const kind = depth < 50 ? 'basic' : 'bottleneck';
   const expansion = kind === 'basic' ? 1 : 4;
   const blocks: BlockShape[] = [];
-  let inputs = 64;
+  let inputs = firstWidth;
   for (const [stage, count] of stages.entries()) {
-    const width = 64 * 2 ** stage;
+    const width = firstWidth * 2 ** stage;
     for (let i = 0; i < count; i++) {
       const stride = stage > 0 && i === 0 ? 2 : 1;
       blocks.push({ name: `layer${stage + 1}.${i}`, inputs, width, outputs: expansion * width, stride, kind });
@@ -62,23 +66,17 @@ export function hasDownsample({ inputs, outputs, stride }: BlockShape): boolean 
 }
 
 /** Channels of the features before `fc`. */
-export function featureWidth(depth: ResNetDepth): number {
-  return depth < 50 ? 512 : 2048;
+export function featureWidth(depth: ResNetDepth, firstWidth = 64): number {
+  return firstWidth * (depth < 50 ? 8 : 32);
 }
-
-const constant = (value: number): Initial => ({ kind: 'constant', value });
 
 /** kaiming_normal(fan_out, relu): N(0, 2/(out·k²)). */
-function convSpec(name: string, outputs: number, inputs: number, size: number): ParameterSpec {
-  const initial: Initial = { kind: 'normal', std: Math.sqrt(2 / (outputs * size * size)) };
-  return { name: `${name}.weight`, shape: [outputs, inputs, size, size], initial };
-}
-
-function normSpecs(name: string, width: number, gain = 1): ParameterSpec[] {
-  return [
-    { name: `${name}.weight`, shape: [width], initial: constant(gain) },
-    { name: `${name}.bias`, shape: [width], initial: constant(0) },
-  ];
+export function convSpec(name: string, outputs: number, inputs: number, size: number): ParameterSpec {
+  return {
+    name: `${name}.weight`,
+    shape: [outputs, inputs, size, size],
+    initial: normal(Math.sqrt(2 / (outputs * size * size))),
+  };
 }
 
 function blockSpecs(block: BlockShape, lastGain: number): ParameterSpec[] {
@@ -104,13 +102,14 @@ function blockSpecs(block: BlockShape, lastGain: number): ParameterSpec[] {
 }
 
 /** Every parameter in torchvision's order, with its key, PyTorch's shape and torchvision's way to start it. Allocates nothing. */
-export function resNetParameterSpecs({ depth, classes, zeroInitResidual = false }: ResNetConfig): ParameterSpec[] {
-  const features = featureWidth(depth);
-  const head: Initial = { kind: 'uniform', bound: 1 / Math.sqrt(features) };
+export function resNetParameterSpecs(config: ResNetConfig): ParameterSpec[] {
+  const { depth, classes, zeroInitResidual = false, stem = 'imagenet', width = 64 } = config;
+  const features = featureWidth(depth, width);
+  const head = frameworkDefault(features);
   return [
-    convSpec('conv1', 64, 3, 7),
-    ...normSpecs('bn1', 64),
-    ...resNetBlocks(depth).flatMap((block) => blockSpecs(block, zeroInitResidual ? 0 : 1)),
+    convSpec('conv1', width, 3, stem === 'cifar' ? 3 : 7),
+    ...normSpecs('bn1', width),
+    ...resNetBlocks(depth, width).flatMap((block) => blockSpecs(block, zeroInitResidual ? 0 : 1)),
     ...(classes === undefined
       ? []
       : [
@@ -120,14 +119,13 @@ export function resNetParameterSpecs({ depth, classes, zeroInitResidual = false 
   ];
 }
 
-/** The running statistics of every normalisation, in the order of the parameters. (`num_batches_tracked` is not kept: nothing reads it.) */
+/** The running statistics of every normalisation, in the order of the parameters. */
 export function resNetBufferSpecs(config: ResNetConfig): ParameterSpec[] {
-  const gains = resNetParameterSpecs(config).filter(({ name }) => /(bn\d|downsample\.1)\.weight$/.test(name));
-  return gains.flatMap(({ name, shape }) => {
-    const norm = name.slice(0, -'.weight'.length);
-    return [
-      { name: `${norm}.running_mean`, shape, initial: constant(0) },
-      { name: `${norm}.running_var`, shape, initial: constant(1) },
-    ];
-  });
+  return runningSpecsOf(resNetParameterSpecs(config));
+}
+
+/** Those of every batch norm among the parameters. */
+export function runningSpecsOf(parameters: readonly ParameterSpec[]): ParameterSpec[] {
+  const gains = parameters.filter(({ name }) => /(bn\d|downsample\.1)\.weight$/.test(name));
+  return gains.flatMap(({ name, shape }) => runningSpecs(name.slice(0, -'.weight'.length), shape[0]!));
 }

@@ -1,29 +1,22 @@
 import { CoveyError } from '../../common/errors.ts';
 import {
-  type BatchNormOptions,
-  batchNorm,
-  conv2d,
-  globalAveragePool,
   linear,
-  maxPool2d,
   type Precision,
   type Tensor,
   type Tensor1D,
   type Tensor2D,
   type Tensor4D,
   tf,
-  toCompute,
   type Variable,
 } from '../../engine/index.ts';
+import type { ParameterLookup } from '../clip/transformer.ts';
 import { assignAll, makeVariables, type NamedVariable, readAll } from '../named-variables.ts';
-import {
-  type BlockShape,
-  hasDownsample,
-  type ResNetConfig,
-  resNetBlocks,
-  resNetBufferSpecs,
-  resNetParameterSpecs,
-} from './resnet-shapes.ts';
+import { batchNormLayer } from './batch-norm-layer.ts';
+import { resNetFeatures } from './resnet-forward.ts';
+import { type ResNetConfig, resNetBufferSpecs, resNetParameterSpecs } from './resnet-shapes.ts';
+
+/** PyTorch's. */
+const MOMENTUM = 0.1;
 
 export interface ResNetOptions {
   /** Of the first weights. */
@@ -46,14 +39,12 @@ export class ResNet {
   readonly parameters: readonly NamedVariable[];
   /** Running means and variances of the normalisations; every forward in training updates them. */
   readonly buffers: readonly NamedVariable[];
-  readonly #blocks: readonly BlockShape[];
   readonly #byName: ReadonlyMap<string, Variable>;
   readonly #precision: Precision;
 
   constructor(config: ResNetConfig, { seed, precision, init = 'random' }: ResNetOptions) {
     this.config = config;
     this.#precision = precision;
-    this.#blocks = resNetBlocks(config.depth);
     const scope = `resnet-${instances++}`;
     this.parameters = makeVariables(resNetParameterSpecs(config), { seed, init, trainable: true, scope });
     this.buffers = makeVariables(resNetBufferSpecs(config), { seed, init, trainable: false, scope });
@@ -77,19 +68,12 @@ export class ResNet {
         },
       );
     }
-    return tf.tidy(() => {
-      let x = tf.tidy(() => {
-        const stem = this.#conv(toCompute(x_BHWC, this.#precision), 'conv1', 2, 3);
-        return maxPool2d(this.#norm(stem, 'bn1', { training, activation: 'relu' }), { size: 3, stride: 2, padding: 1 });
-      });
-      for (const block of this.#blocks) {
-        const input = x;
-        x = tf.tidy(() => this.#block(input, block, training));
-        // Where nothing is recorded for a backward, two blocks' activations are all that is alive.
-        input.dispose();
-      }
-      return globalAveragePool(x);
-    });
+    const normalise = batchNormLayer(this.#parameter, training ? this.#running : undefined);
+    return resNetFeatures([x_BHWC], this.config, {
+      parameters: [this.#parameter],
+      normalise,
+      precision: this.#precision,
+    })[0]!;
   }
 
   /** Class scores, float32 [B, classes]. @throws CoveyError INVALID_ARGUMENT where the model was made without `classes` */
@@ -121,37 +105,12 @@ export class ResNet {
     for (const { variable } of [...this.parameters, ...this.buffers]) variable.dispose();
   }
 
-  #block(x: Tensor4D, block: BlockShape, training: boolean): Tensor4D {
-    const { name, stride, kind } = block;
-    const shortcut = hasDownsample(block)
-      ? this.#norm(this.#conv(x, `${name}.downsample.0`, stride, 0), `${name}.downsample.1`, { training })
-      : x;
-    const relu = { training, activation: 'relu' } as const;
-    const last = { ...relu, residual: shortcut };
-    if (kind === 'basic') {
-      const h = this.#norm(this.#conv(x, `${name}.conv1`, stride, 1), `${name}.bn1`, relu);
-      return this.#norm(this.#conv(h, `${name}.conv2`, 1, 1), `${name}.bn2`, last);
-    }
-    const narrow = this.#norm(this.#conv(x, `${name}.conv1`, 1, 0), `${name}.bn1`, relu);
-    const h = this.#norm(this.#conv(narrow, `${name}.conv2`, stride, 1), `${name}.bn2`, relu);
-    return this.#norm(this.#conv(h, `${name}.conv3`, 1, 0), `${name}.bn3`, last);
-  }
+  /** Alone in its process, the model moves its running statistics with every forward. */
+  readonly #running = (name: string) => ({
+    mean: this.#parameter<Variable>(`${name}.running_mean`),
+    variance: this.#parameter<Variable>(`${name}.running_var`),
+    momentum: MOMENTUM,
+  });
 
-  #conv(x: Tensor4D, name: string, stride: number, padding: number): Tensor4D {
-    return conv2d(x, this.#parameter(`${name}.weight`), { stride, padding });
-  }
-
-  #norm(x: Tensor4D, name: string, options: BatchNormOptions): Tensor4D {
-    const state = {
-      weight: this.#parameter<Tensor1D>(`${name}.weight`),
-      bias: this.#parameter<Tensor1D>(`${name}.bias`),
-      runningMean: this.#parameter<Variable>(`${name}.running_mean`),
-      runningVariance: this.#parameter<Variable>(`${name}.running_var`),
-    };
-    return batchNorm(x, state, options);
-  }
-
-  #parameter<T extends Tensor>(name: string): T {
-    return this.#byName.get(name) as Tensor as T;
-  }
+  readonly #parameter: ParameterLookup = <T extends Tensor>(name: string) => this.#byName.get(name) as Tensor as T;
 }

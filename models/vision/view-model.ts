@@ -1,7 +1,6 @@
-import type { VisionConfig } from '../../common/config/run-config.ts';
+import type { VisionConfig } from '../../common/config/vision-config.ts';
 import { CoveyError } from '../../common/errors.ts';
 import {
-  batchNorm,
   l2Normalize,
   linear,
   moduleScope,
@@ -12,9 +11,10 @@ import {
   tf,
   type Variable,
 } from '../../engine/index.ts';
-import { checkedPixels, imageFeatures, type TowerOptions } from '../clip/image-tower.ts';
-import { type RecomputeOption, recomputedBlocks } from '../clip/transformer.ts';
+import { type ParameterLookup, type RecomputeOption, recomputedBlocks } from '../clip/transformer.ts';
 import { makeVariables, type NamedVariable } from '../named-variables.ts';
+import { type Backbone, checkedPixels, newBackbone, type TowerContext } from './backbone.ts';
+import { BatchStatistics } from './batch-statistics.ts';
 import { type HeadConfig, viewBufferSpecs, viewParameterSpecs } from './view-shapes.ts';
 
 export interface ViewModelOptions {
@@ -29,33 +29,54 @@ export interface ViewModelOptions {
   readonly trainable?: boolean;
 }
 
+/** How batch norms work in a forward. */
+export interface ForwardOptions {
+  /**
+   * By the statistics of the rows given, which `statistics` then holds: those of one lane ("ghost" batch norm, Hoffer et al. 2017), all its views
+   * together. Otherwise by the running ones.
+   */
+  readonly training: boolean;
+}
+
 let instances = 0;
 
 /**
- * A ViT backbone f with a head that is thrown away afterwards: SimCLR's projection g (Chen et al. 2020, §2.1: z = W₂·relu(W₁·h)) or a linear
- * classifier. h, what transfer starts from, is the class token after `ln_post`, under open_clip's keys. Lives on the tfjs backend that was
- * active when it was made, owns its parameters, belongs to one thread. Close with `dispose`.
+ * A backbone f with a head that is thrown away afterwards: SimCLR's projection g (Chen et al. 2020, §2.1: z = W₂·relu(W₁·h)) or a linear
+ * classifier. h, what transfer starts from, is the backbone's feature, its parameters under open_clip's keys. Lives on the tfjs backend that was
+ * active when it was made, owns its parameters and buffers, belongs to one thread. Close with `dispose`.
  */
 export class ViewModel {
   readonly vision: VisionConfig;
   readonly head: HeadConfig;
+  readonly backbone: Backbone;
   /** In the one stable order of gradients, checkpoints and digests: the backbone, then the head. */
   readonly parameters: readonly NamedVariable[];
-  /** Running statistics that the head's normalisation must be given. Nothing reads them: a head in training uses its batch's. */
-  readonly #buffers: readonly NamedVariable[];
+  /** What no gradient changes: running statistics, fixed positions. */
+  readonly buffers: readonly NamedVariable[];
+  /** Of the batch norms; absent where there are none. */
+  readonly statistics?: BatchStatistics;
+  readonly #batchStatistics: BatchStatistics;
   readonly #byName: ReadonlyMap<string, Variable>;
-  readonly #tower: TowerOptions;
+  readonly #tower: Omit<TowerContext, 'normalise'>;
 
   constructor(vision: VisionConfig, head: HeadConfig, options: ViewModelOptions) {
     const { seed, precision, quickGelu, recompute = 'none', trainable = true } = options;
     this.vision = vision;
     this.head = head;
-    this.#tower = { precision, quickGelu, recomputedBlocks: recomputedBlocks(recompute) };
+    this.backbone = newBackbone(vision);
+    this.#tower = {
+      parameter: this.parameter,
+      precision,
+      quickGelu,
+      recomputedBlocks: recomputedBlocks(recompute),
+    };
     const scope = `view-model-${instances++}`;
     const make = { seed, init: 'random', scope } as const;
     this.parameters = makeVariables(viewParameterSpecs(vision, head), { ...make, trainable });
-    this.#buffers = makeVariables(viewBufferSpecs(head), { ...make, trainable: false });
-    this.#byName = new Map([...this.parameters, ...this.#buffers].map(({ name, variable }) => [name, variable]));
+    this.buffers = makeVariables(viewBufferSpecs(vision, head), { ...make, trainable: false });
+    this.#batchStatistics = new BatchStatistics(this.buffers, scope);
+    if (this.#batchStatistics.length > 0) this.statistics = this.#batchStatistics;
+    this.#byName = new Map([...this.parameters, ...this.buffers].map(({ name, variable }) => [name, variable]));
   }
 
   /** Width of z, or the number of classes. */
@@ -63,64 +84,59 @@ export class ViewModel {
     return this.head.kind === 'projection' ? this.head.width : this.head.classes;
   }
 
-  /** h: float32 [B, vision.width] of normalised pixels [B,H,W,3]. */
-  features(x_BHWC: Tensor): Tensor2D {
-    const pixels = checkedPixels(x_BHWC, this.vision);
-    return moduleScope('image tower', () =>
-      tf.tidy(() => imageFeatures(pixels, this.#parameter, this.vision, this.#tower)),
-    );
+  /** The parameter or buffer called `name`. */
+  readonly parameter: ParameterLookup = <T extends Tensor>(name: string): T => this.#byName.get(name) as Tensor as T;
+
+  /** h: float32 [B, backbone.featureWidth] of normalised pixels [B,H,W,3]. */
+  features(x_BHWC: Tensor, options: ForwardOptions): Tensor2D {
+    return this.#features(x_BHWC, this.#context(options));
   }
 
-  /**
-   * z = g(h), unit length, float32 [B, head.width]. Where the head normalises, it does so over the B rows given: over one lane's
-   * views ("ghost" batch norm, Hoffer et al. 2017), so that the result does not depend on who holds which lanes.
-   */
-  project(x_BHWC: Tensor): Tensor2D {
+  /** z = g(h), unit length, float32 [B, head.width]. */
+  project(x_BHWC: Tensor, options: ForwardOptions): Tensor2D {
     const { head } = this;
     if (head.kind !== 'projection') throw wrongHead('project', head);
+    const context = this.#context(options);
     return tf.tidy(() => {
-      const h = this.features(x_BHWC);
+      const h = this.#features(x_BHWC, context);
       return moduleScope('projection head', () => {
-        const bias = head.batchNorm ? null : this.#parameter<Tensor1D>('head.0.bias');
-        const hidden = linear(h, this.#parameter<Tensor2D>('head.0.weight'), bias);
-        const activated = head.batchNorm ? this.#normalise(hidden) : relu(hidden);
-        const z = linear(
-          activated,
-          this.#parameter<Tensor2D>('head.3.weight'),
-          this.#parameter<Tensor1D>('head.3.bias'),
-        );
+        const bias = head.batchNorm ? null : this.parameter<Tensor1D>('head.0.bias');
+        const hidden = linear(h, this.parameter<Tensor2D>('head.0.weight'), bias);
+        const activated = head.batchNorm
+          ? context.normalise([hidden], 'head.1', { activation: 'relu' })[0]!
+          : relu(hidden);
+        const z = linear(activated, this.parameter<Tensor2D>('head.3.weight'), this.parameter<Tensor1D>('head.3.bias'));
         return l2Normalize(z) as Tensor2D;
       });
     });
   }
 
   /** Class scores, float32 [B, head.classes]. */
-  classify(x_BHWC: Tensor): Tensor2D {
+  classify(x_BHWC: Tensor, options: ForwardOptions): Tensor2D {
     if (this.head.kind !== 'classifier') throw wrongHead('classify', this.head);
     return tf.tidy(() => {
-      const h = this.features(x_BHWC);
+      const h = this.features(x_BHWC, options);
       return moduleScope(
         'classifier',
-        () => linear(h, this.#parameter('head.weight'), this.#parameter<Tensor1D>('head.bias')) as Tensor2D,
+        () => linear(h, this.parameter('head.weight'), this.parameter<Tensor1D>('head.bias')) as Tensor2D,
       );
     });
   }
 
   dispose(): void {
-    for (const { variable } of [...this.parameters, ...this.#buffers]) variable.dispose();
+    for (const { variable } of [...this.parameters, ...this.buffers]) variable.dispose();
+    this.#batchStatistics.dispose();
   }
 
-  #normalise(hidden: Tensor): Tensor {
-    const state = {
-      weight: this.#parameter<Tensor1D>('head.1.weight'),
-      bias: this.#parameter<Tensor1D>('head.1.bias'),
-      runningMean: this.#parameter<Variable>('head.1.running_mean'),
-      runningVariance: this.#parameter<Variable>('head.1.running_var'),
-    };
-    return batchNorm(hidden, state, { training: true, activation: 'relu' });
+  #features(x_BHWC: Tensor, context: TowerContext): Tensor2D {
+    const pixels = checkedPixels(x_BHWC, this.vision);
+    return moduleScope('image tower', () => tf.tidy(() => this.backbone.features(pixels, context)));
   }
 
-  readonly #parameter = <T extends Tensor>(name: string): T => this.#byName.get(name) as Tensor as T;
+  /** Of one forward: several layers may ask for their statistics in it. */
+  #context(options: ForwardOptions): TowerContext {
+    return { ...this.#tower, normalise: this.#batchStatistics.layer(this.parameter, options) };
+  }
 }
 
 function wrongHead(verb: string, head: HeadConfig): CoveyError {

@@ -17,10 +17,11 @@ const count = (name: string) =>
   parameterShapes(resolveModelConfig(name)).reduce((sum, { shape }) => sum + elementCount(shape), 0);
 
 describe('presets', () => {
-  it("have open_clip's parameter counts (docs/model_profile.csv: 151.28, 149.62 and 427.62 M)", () => {
+  it("have open_clip's parameter counts (docs/model_profile.csv: 151.28, 149.62, 427.62 and 102.01 M)", () => {
     expect(count('ViT-B-32')).toBe(151_277_313);
     expect(count('ViT-B-16')).toBe(149_620_737);
     expect(count('ViT-L-14')).toBe(427_616_513);
+    expect(count('RN50')).toBe(102_007_137);
   });
 
   it('resolve without complaint, each', () => {

@@ -57,7 +57,7 @@ interface Case {
   readonly reference: (model: TrainedModel, pixels: Tensor, batch: Batch) => Tensor;
 }
 
-const projected = (model: TrainedModel, pixels: Tensor) => (model as ViewModel).project(pixels);
+const projected = (model: TrainedModel, pixels: Tensor) => (model as ViewModel).project(pixels, { training: true });
 
 /** The two towers' embeddings and the scalars, by name. */
 function pairs(model: TrainedModel, pixels: Tensor, { tokens }: Batch) {
@@ -127,7 +127,8 @@ const CASES: readonly Case[] = [
     title: 'supervised, with label smoothing',
     objective: 'supervised',
     loss: { classes: 4, labelSmoothing: 0.1 },
-    reference: (model, pixels, { labels }) => supervisedLoss((model as ViewModel).classify(pixels), labels, 0.1),
+    reference: (model, pixels, { labels }) =>
+      supervisedLoss((model as ViewModel).classify(pixels, { training: true }), labels, 0.1),
   },
 ];
 

@@ -264,8 +264,8 @@ describe.each(['cpu', 'auto'] as const)('on engine %s', (name) => {
         recording.dispose();
         return held;
       };
-      const alone = count(() => [momentum.query.project(pixels)]);
-      const beside = count(() => [momentum.query.project(pixels), momentum.keys(pixels)]);
+      const alone = count(() => [momentum.query.project(pixels, { training: true })]);
+      const beside = count(() => [momentum.query.project(pixels, { training: true }), momentum.keys(pixels)]);
       expect(beside).toBe(alone + 1);
       pixels.dispose();
       trainer.dispose();

@@ -57,10 +57,10 @@ export class PlainMoco {
     const recording = recordForward(() => {
       const loss = tf.tidy(() => {
         if (this.#settings.kind === 'queue') {
-          const q = query.project(views[0]!);
+          const q = query.project(views[0]!, { training: true });
           return this.#queueLoss(q, tf.tensor2d(keys[1]!), temperature);
         }
-        const [q1, q2] = views.map((view) => query.project(view));
+        const [q1, q2] = views.map((view) => query.project(view, { training: true }));
         return tf.add(ctr(q1!, tf.tensor2d(keys[1]!), temperature), ctr(q2!, tf.tensor2d(keys[0]!), temperature));
       });
       return [loss];

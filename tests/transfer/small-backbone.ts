@@ -1,7 +1,7 @@
 import { RandomStream } from '../../common/random.ts';
 import { type Tensor4D, tf } from '../../engine/index.ts';
 import { initialValues } from '../../models/clip/initial-values.ts';
-import { backboneSpecs } from '../../models/clip/parameter-shapes.ts';
+import { backboneSpecs } from '../../models/vision/backbone.ts';
 import { type Backbone, backboneOf } from '../../transfer/backbone.ts';
 
 export const SMALL_VISION = { imageSize: 16, patchSize: 8, width: 32, layers: 2, headWidth: 16, mlpRatio: 2 } as const;

@@ -62,7 +62,7 @@ export async function readBuffers(
   return readSafetensors(await readBlob(store, manifest, BUFFERS, signal)).tensors;
 }
 
-/** The weights alone, by parameter name, for evaluation and export. Verified. @throws NOT_FOUND where the run kept no average */
+/** The weights and the buffers (running statistics), by name, for evaluation and export. Verified. @throws NOT_FOUND where the run kept no average */
 export async function readWeights(
   store: ObjectStore,
   manifest: CheckpointManifest,
@@ -75,7 +75,8 @@ export async function readWeights(
       `Cannot use averaged weights: run ${manifest.run} was trained without train.ema; use --weights last`,
     );
   }
-  return readSafetensors(await readBlob(store, manifest, kind === 'ema' ? EMA : WEIGHTS, signal)).tensors;
+  const { tensors } = readSafetensors(await readBlob(store, manifest, kind === 'ema' ? EMA : WEIGHTS, signal));
+  return new Map([...tensors, ...(await readBuffers(store, manifest, signal))]);
 }
 
 /** Fills `state` from a checkpoint of the same model. Throws DATA_CORRUPT on any mismatch; `state` is then unusable. */

@@ -1,6 +1,6 @@
 import type { RunConfig } from '../../common/config/run-config.ts';
 import type { ObjectStore } from '../../common/objectstore/object-store.ts';
-import { parameterShapes } from '../../models/clip/parameter-shapes.ts';
+import { weightShapes } from '../../models/clip/parameter-shapes.ts';
 import { backboneWeights, type Pretrained } from '../../models/formats/pretrained.ts';
 import { resolveModelConfig } from '../../models/model-config.ts';
 import { openTokenizer } from '../data/open-tokenizer.ts';
@@ -33,7 +33,7 @@ export async function readPretrained(
     const { vision, quickGelu } = config;
     return { kind: 'backbone', vision, quickGelu, preprocess, weights: backboneWeights(vision, all) };
   }
-  const names = new Set(parameterShapes(config).map(({ name }) => name));
+  const names = new Set(weightShapes(config).map(({ name }) => name));
   const weights = new Map([...all].filter(([name]) => names.has(name)));
   const opened = await openTokenizer(tokenizer, config.text.contextLength, openStore, signal);
   return { kind: 'clip', config, preprocess, tokenizer: opened, weights };

@@ -20,7 +20,7 @@ export function towerOutputs({ config: { embedDim } }: ClipModel): Objective['ou
 }
 
 export function encodePairs(model: ClipModel, { pixels_BHWC, tokens, samples }: EncoderInput): Tensor[] {
-  return [model.encodeImage(pixels_BHWC), model.encodeText(tokens, samples)];
+  return [model.encodeImage(pixels_BHWC, { training: true }), model.encodeText(tokens, samples)];
 }
 
 export function embeddingsOf({ gathered: [image_ND, text_ND] }: GlobalBatch): GlobalEmbeddings {

@@ -33,7 +33,7 @@ export class MocoV2Objective implements Objective {
   encode({ pixels_BHWC, samples }: EncoderInput): Tensor[] {
     const { model } = this.#modules;
     const key_RD = model.keys(viewOf(pixels_BHWC, 1, samples));
-    return [model.query.project(viewOf(pixels_BHWC, 0, samples)), key_RD];
+    return [model.query.project(viewOf(pixels_BHWC, 0, samples), { training: true }), key_RD];
   }
 
   exchange(): void {}

@@ -33,7 +33,7 @@ export class SupervisedObjective implements Objective {
   }
 
   encode({ pixels_BHWC }: EncoderInput): Tensor[] {
-    return [this.#model.classify(pixels_BHWC)];
+    return [this.#model.classify(pixels_BHWC, { training: true })];
   }
 
   exchange(): void {}

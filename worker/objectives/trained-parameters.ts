@@ -1,6 +1,8 @@
 import { isMoco, mocoOptions } from '../../common/config/moco-config.ts';
 import type { ModelConfig, RunConfig } from '../../common/config/run-config.ts';
-import { type ParameterSpec, parameterSpecs } from '../../models/clip/parameter-shapes.ts';
+import { parameterSpecs } from '../../models/clip/parameter-shapes.ts';
+import type { ParameterSpec } from '../../models/parameter-spec.ts';
+import { newBackbone } from '../../models/vision/backbone.ts';
 import { type HeadConfig, viewParameterSpecs } from '../../models/vision/view-shapes.ts';
 import { OBJECTIVE_INPUTS } from './objective-inputs.ts';
 
@@ -13,11 +15,12 @@ export function headOf(
   if (objective === 'supervised') {
     return { kind: 'classifier', classes: typeof classes === 'number' ? classes : classes.length };
   }
+  const { featureWidth } = newBackbone(vision);
   if (isMoco(objective)) {
-    const { hidden = vision.width, width } = mocoOptions(objective, loss.moco);
+    const { hidden = featureWidth, width } = mocoOptions(objective, loss.moco);
     return { kind: 'projection', hidden, width, batchNorm: false };
   }
-  return { kind: 'projection', ...projection, hidden: projection.hidden ?? vision.width };
+  return { kind: 'projection', ...projection, hidden: projection.hidden ?? featureWidth };
 }
 
 /** Every parameter that a run trains, in order, without allocating one. */

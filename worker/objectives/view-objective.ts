@@ -45,7 +45,7 @@ export abstract class ViewObjective implements Objective {
   protected abstract classes(batch: GlobalBatch): Int32Array;
 
   encode({ pixels_BHWC }: EncoderInput): Tensor[] {
-    return [this.#model.project(pixels_BHWC)];
+    return [this.#model.project(pixels_BHWC, { training: true })];
   }
 
   exchange(batch: GlobalBatch, lane: Lane, [lse]: readonly Float32Array[]): void {

@@ -3,6 +3,8 @@ import { CoveyError } from '../../common/errors.ts';
 import { type EngineName, engineCapabilities } from '../../engine/capabilities.ts';
 import { stepCost } from '../../models/clip/step-cost.ts';
 import { resolveModelConfig } from '../../models/model-config.ts';
+import { OBJECTIVE_INPUTS } from '../objectives/objective-inputs.ts';
+import { parameterSpecsFor } from '../objectives/trained-parameters.ts';
 
 /** A step longer than this is a mistake, not a run: leases and collectives would time out around it. */
 const STEP_SECONDS_MAX = 600;
@@ -25,7 +27,8 @@ export interface EngineVerdict {
  */
 export function checkEngineFor(config: RunConfig, engine: EngineName): EngineVerdict {
   const { multiplyAddsPerSecond, memoryBytesMax, precisions, threads, train } = engineCapabilities(engine);
-  const cost = stepCost(resolveModelConfig(config.model));
+  const model = resolveModelConfig(config.model);
+  const cost = stepCost(model, parameterSpecsFor(config, model), OBJECTIVE_INPUTS[config.objective]);
   const samples = config.train.globalBatch / config.workers.expected;
   const secondsPerStep = (cost.multiplyAddsPerSample * samples) / multiplyAddsPerSecond;
   const floats = FLOATS_PER_PARAMETER + (config.train.ema ? 1 : 0);
