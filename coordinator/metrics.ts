@@ -74,7 +74,7 @@ export function createCoordinatorMetrics(registry: Registry) {
     learningRate: gauge('covey_learning_rate', 'Learning rate of the newest step', 'run'),
     globalBatchSize: gauge('covey_global_batch_size', 'Samples per step', 'run'),
     nonFinite: counter('covey_nonfinite_total', 'Steps skipped for a non-finite loss or gradient', 'run'),
-    badSamples: counter('covey_samples_bad_total', 'Broken samples in committed steps', 'run'),
+    badSamples: counter('covey_samples_replaced_total', 'Broken samples replaced in committed steps', 'run'),
     checkpointStep: gauge('covey_checkpoint_last_step', 'Step of the newest checkpoint', 'run'),
     checkpointTime: gauge(
       'covey_checkpoint_last_success_timestamp_seconds',

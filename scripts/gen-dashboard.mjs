@@ -70,7 +70,8 @@ export const ROWS = [
         'timeseries',
         'ops',
         [
-          q(`sum by (reason) (rate(covey_samples_bad_total[${WINDOW}]))`, 'bad: {{reason}}'),
+          q(`sum by (reason) (rate(covey_samples_bad_total[${WINDOW}]))`, 'met: {{reason}}'),
+          q(`sum by (run) (rate(covey_samples_replaced_total[${WINDOW}]))`, 'replaced in {{run}}'),
           q(`sum(rate(covey_nonfinite_total[${WINDOW}]))`, 'not finite'),
         ],
       ],
@@ -123,6 +124,13 @@ export const ROWS = [
         'none',
         [q(`sum by (run) (rate(covey_samples_total[${WINDOW}]))`, '{{run}}')],
         'Committed samples only.',
+      ],
+      [
+        'Samples per second, by dataset',
+        'timeseries',
+        'none',
+        [q(`sum by (dataset) (rate(covey_dataset_samples_total[${WINDOW}]))`, '{{dataset}}')],
+        'Of a mixture, as the workers loaded them for steps that were applied.',
       ],
       ['Steps', 'timeseries', 'ops', [q(`sum by (result) (rate(covey_steps_total[${WINDOW}]))`, '{{result}}')]],
       [

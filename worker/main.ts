@@ -16,12 +16,12 @@ import type { Assignment } from './control/assignment.ts';
 import { CommitReporter } from './control/commit-reporter.ts';
 import { CoordinatorLink, type StepReport } from './control/coordinator-link.ts';
 import { HeartbeatLoop } from './control/heartbeat-loop.ts';
-import { openDataset, splitManifestUrl } from './data/dataset.ts';
+import { checkCaptions } from './data/check-captions.ts';
 import { checkLabels } from './data/label-index.ts';
 import { LaneLoader } from './data/lane-loader.ts';
 import { openTokenizerFor } from './data/open-tokenizer.ts';
-import { createPlan } from './data/plan.ts';
 import { ShardCache } from './data/shard-cache.ts';
+import { openTrainingData, shardReaderFor } from './data/training-data.ts';
 import { checkModelFor, OBJECTIVE_INPUTS } from './objectives/objective-inputs.ts';
 import { PrefetchedSteps } from './prefetched-steps.ts';
 import { Session } from './session.ts';
@@ -196,47 +196,37 @@ class WorkerProcess {
     if (engine === 'tensorflow') Object.assign(process.env, tensorflowEnvironment(this.#options.threads));
     const { openStore } = this.#modules;
     const store = this.#closers.add(await openStore(config.store), (it) => it.close());
-    const manifest = splitManifestUrl(config.data.manifest);
-    const dataStore = this.#closers.add(await openStore(manifest.storeUrl), (it) => it.close());
-    const dataset = await openDataset(dataStore, manifest.key, { signal });
+    const openDataStore = async (url: string) => this.#closers.add(await openStore(url), (it) => it.close());
+    const training = await openTrainingData(config, openDataStore, signal);
     const { views, captions, labels } = OBJECTIVE_INPUTS[config.objective];
     const tokenizer = captions ? await openTokenizerFor(config, model.text, openStore, signal) : null;
-    if (labels) await checkLabels(dataset, config.loss.classes!, signal);
+    for (const part of training.parts) {
+      if (captions) await checkCaptions(part, config, signal);
+      if (labels) await checkLabels(part, config.loss.classes!, signal);
+    }
     const cacheDir = this.#options.cacheDir ?? config.data.cacheDir ?? path.join(os.homedir(), '.cache', 'covey');
-    const cache = this.#closers.add(
-      new ShardCache(
-        { dir: cacheDir, bytesMax: config.data.cacheBytesMax },
-        {
-          store: dataStore,
-          logger,
-          metrics: {
-            request: (result) => this.#telemetry.cacheRequest(result),
-            eviction: () => this.#telemetry.cacheEviction(),
-          },
-        },
+    const cache = shardReaderFor(training, ({ store }) =>
+      this.#closers.add(
+        new ShardCache(
+          { dir: cacheDir, bytesMax: config.data.cacheBytesMax },
+          { store, logger, metrics: this.#telemetry.cacheMetrics },
+        ),
+        (it) => it.close(),
       ),
-      (it) => it.close(),
     );
-    const plan = createPlan({
-      manifestSha256: dataset.sha256,
-      shardSampleCounts: dataset.shards.map((shard) => shard.samples),
-      seed: config.seed,
-      globalBatch: config.train.globalBatch,
-      lanes: config.train.lanes,
-      blockShards: config.data.shuffleBlockShards,
-    });
     const loader = new LaneLoader(
       {
-        plan,
+        plan: training.plan,
         imageSide: model.vision.imageSize,
         augment: config.data.augment,
         decoded: config.data.decoded,
         pixelsMax: config.data.pixelsMax,
         views,
         captions,
+        captionChoice: config.data.captions,
         classes: config.loss.classes,
       },
-      { dataset, cache, tokenizer, logger, metrics: { sampleBad: (reason) => this.#telemetry.sampleBad(reason) } },
+      { dataset: training.samples, cache, tokenizer, logger, metrics: this.#telemetry.pictureMetrics },
     );
     const steps = this.#closers.add(
       new PrefetchedSteps(
@@ -295,7 +285,7 @@ class WorkerProcess {
       config,
       model,
       configSha256,
-      datasetSha256: dataset.sha256,
+      datasetSha256: training.samples.sha256,
       store,
       compute,
       ready,

@@ -63,6 +63,7 @@ export class PrefetchedSteps implements StepSource {
       lanes: taken.map(({ lane, buffers }) => ({ lane, ...buffers })),
       consumed: taken.map(({ lane, epoch, sampleIds }) => ({ lane, epoch, sampleIds })),
       replaced: taken.flatMap((one) => one.replaced),
+      samplesByDataset: summed(taken),
       release: () => {
         for (const one of taken) prefetcher.release(one);
       },
@@ -90,4 +91,12 @@ export class PrefetchedSteps implements StepSource {
       seeds: new Uint32Array(new SharedArrayBuffer(4 * seedCount)),
     };
   }
+}
+
+function summed(lanes: readonly PrefetchedLane[]): Record<string, number> {
+  const sums: Record<string, number> = {};
+  for (const { samplesByDataset } of lanes) {
+    for (const [name, count] of Object.entries(samplesByDataset)) sums[name] = (sums[name] ?? 0) + count;
+  }
+  return sums;
 }

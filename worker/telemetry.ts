@@ -3,6 +3,8 @@ import type { CheckpointMetrics } from '../common/metrics/checkpoint-metrics.ts'
 import type { NatsMetrics } from '../common/metrics/nats-metrics.ts';
 import { BAD_SAMPLE_REASONS, type TIME_BUCKETS, type WorkerMetrics } from '../common/metrics/worker-metrics.ts';
 import type { CollectiveStats } from './collectives/collective-stats.ts';
+import type { LaneLoaderMetrics } from './data/lane-loader.ts';
+import type { ShardCacheMetrics } from './data/shard-cache.ts';
 import type { AppliedStep } from './train/step-loop.ts';
 
 export interface TelemetryMetrics {
@@ -37,13 +39,17 @@ export class Telemetry {
     this.#bucketSince = now;
   }
 
-  applied({ reply, dataSeconds }: AppliedStep, queuedSamples: number): void {
+  applied({ loaded, reply, dataSeconds }: AppliedStep, queuedSamples: number): void {
     const worker = this.#metrics?.worker;
     if (!worker) return;
     this.enter(this.#bucket);
     for (const [phase, seconds] of Object.entries(reply.phaseSeconds)) worker.phaseSeconds.inc({ phase }, seconds);
     worker.phaseSeconds.inc({ phase: 'data' }, dataSeconds);
     worker.stepsComputed.inc({ result: reply.skipped ? 'skipped' : 'applied' });
+    if (!reply.skipped) {
+      for (const [dataset, count] of Object.entries(loaded.samplesByDataset))
+        worker.datasetSamples.inc({ dataset }, count);
+    }
     worker.modelFlops.inc(reply.modelFlops);
     worker.prefetchQueueSamples.set(queuedSamples);
     worker.peakMemoryBytes.set(reply.engineMemory.peakBytes);
@@ -57,17 +63,19 @@ export class Telemetry {
     }
   }
 
-  sampleBad(reason: string): void {
-    this.#metrics?.worker.samplesBad.inc({ reason: boundedLabel(reason, BAD_SAMPLE_REASONS) });
-  }
+  readonly pictureMetrics: LaneLoaderMetrics = {
+    sampleBad: (reason) => this.#metrics?.worker.samplesBad.inc({ reason: boundedLabel(reason, BAD_SAMPLE_REASONS) }),
+    pictureMade: (seconds, decoded) => {
+      this.#metrics?.worker.decodeSeconds.inc(seconds);
+      if (decoded) this.#metrics?.worker.samplesDecoded.inc();
+    },
+  };
 
-  cacheRequest(result: string): void {
-    this.#metrics?.worker.cacheRequests.inc({ result });
-  }
-
-  cacheEviction(): void {
-    this.#metrics?.worker.cacheEvictions.inc();
-  }
+  readonly cacheMetrics: ShardCacheMetrics = {
+    request: (result) => this.#metrics?.worker.cacheRequests.inc({ result }),
+    eviction: () => this.#metrics?.worker.cacheEvictions.inc(),
+    size: (bytes) => this.#metrics?.worker.cacheBytes.set(bytes),
+  };
 
   /** @param samples that go through the model at once */
   microBatch(samples: number): void {

@@ -6,8 +6,7 @@ import { elementCount } from '../../models/clip/parameter-shapes.ts';
 import { resolveModelConfig } from '../../models/model-config.ts';
 import type { Run } from '../../proto/gen/covey/v1/Run.ts';
 import type { RunClient } from '../../proto/run-client.ts';
-import { openDataset, splitManifestUrl } from '../../worker/data/dataset.ts';
-import { checkLabels } from '../../worker/data/label-index.ts';
+import type { TrainingData } from '../../worker/data/training-data.ts';
 import { checkModelFor } from '../../worker/objectives/objective-inputs.ts';
 import { parameterSpecsFor } from '../../worker/objectives/trained-parameters.ts';
 import { checkEngineFor } from '../../worker/train/check-engine.ts';
@@ -16,11 +15,11 @@ import { startLocalCluster } from '../cluster/local-cluster.ts';
 import type { CommandContext } from '../context.ts';
 import { EXIT, type ExitCode } from '../exit-codes.ts';
 import { endText, followRun } from '../follow-run.ts';
-import { withStore } from '../open-store.ts';
 import { type EngineChoice, engineOption, wholeNumber } from '../option-values.ts';
 import { exitCodeOfState, runCommand } from '../run-command.ts';
 import { withRunClient } from '../run-connection.ts';
 import { runAsJson, stateName } from '../run-view.ts';
+import { checkTrainingData, withTrainingData } from '../training-data.ts';
 import { readConfig, SET_OPTION } from './config.ts';
 
 interface LaunchOptions {
@@ -74,12 +73,7 @@ function checkTraining(config: RunConfig, { output }: CommandContext): void {
 /** Refuses a model or a dataset that lacks what the objective learns from. */
 async function checkObjective(config: RunConfig, context: CommandContext): Promise<void> {
   checkModelFor(config, resolveModelConfig(config.model));
-  const { classes } = config.loss;
-  if (classes === undefined) return;
-  const { storeUrl, key } = splitManifestUrl(config.data.manifest);
-  await withStore(context, storeUrl, async (store) => {
-    await checkLabels(await openDataset(store, key, { signal: context.signal }), classes, context.signal);
-  });
+  await checkTrainingData(context, config);
 }
 
 interface SubmitOptions {
@@ -169,27 +163,28 @@ async function stopRun(context: CommandContext, run: string): Promise<void> {
 async function dryRun(context: CommandContext, config: RunConfig): Promise<ExitCode> {
   const model = resolveModelConfig(config.model);
   const parameters = parameterSpecsFor(config, model).reduce((sum, { shape }) => sum + elementCount(shape), 0);
-  const { storeUrl, key } = splitManifestUrl(config.data.manifest);
-  return withStore(context, storeUrl, async (store) => {
-    const dataset = await openDataset(store, key, { signal: context.signal });
+  return withTrainingData(context, config, async ({ parts, samples }) => {
     const { globalBatch, steps, lanes } = config.train;
-    const epochs = (steps * globalBatch) / dataset.sampleCount;
+    const epochs = (steps * globalBatch) / samples.sampleCount;
+    const shares = sharesOf(parts, steps * globalBatch);
     const plan = {
       run: config.run,
       parameters,
-      samples: dataset.sampleCount,
-      shards: dataset.shards.length,
+      samples: samples.sampleCount,
+      shards: parts.reduce((sum, { dataset }) => sum + dataset.shards.length, 0),
+      datasets: shares,
       steps,
       globalBatch,
       lanes,
       laneBatch: globalBatch / lanes,
       epochs,
       store: config.store,
-      datasetSha256: dataset.sha256,
+      datasetSha256: samples.sha256,
     };
     const text = [
       `run ${config.run}: ${(parameters / 1e6).toFixed(1)} M parameters, ${config.train.precision}`,
-      `data: ${dataset.sampleCount} samples in ${dataset.shards.length} shards (sha256 ${dataset.sha256.slice(0, 12)})`,
+      `data: ${plan.samples} samples in ${plan.shards} shards (sha256 ${samples.sha256.slice(0, 12)})`,
+      ...(parts.length > 1 ? shares.map(shareText) : []),
       `${steps} steps of ${globalBatch} samples = ${epochs.toFixed(1)} epochs, in ${lanes} lanes of ${globalBatch / lanes}: up to ${lanes} workers`,
       `checkpoints every ${config.checkpoint.everySteps} steps in ${config.store}`,
       'nothing was submitted',
@@ -197,4 +192,19 @@ async function dryRun(context: CommandContext, config: RunConfig): Promise<ExitC
     context.output.result(plan, text);
     return EXIT.ok;
   });
+}
+
+/** What the run takes from each dataset. */
+function sharesOf(parts: TrainingData['parts'], consumed: number) {
+  const total = parts.reduce((sum, { weight }) => sum + weight, 0);
+  return parts.map(({ name, weight, dataset }) => ({
+    name,
+    samples: dataset.sampleCount,
+    share: weight / total,
+    epochs: (consumed * weight) / total / dataset.sampleCount,
+  }));
+}
+
+function shareText({ name, samples, share, epochs }: ReturnType<typeof sharesOf>[number]): string {
+  return `  ${name}: ${(100 * share).toFixed(1)} % of every batch, ${samples} samples, ${epochs.toFixed(1)} epochs of its own`;
 }

@@ -1,9 +1,9 @@
 import { existsSync } from 'node:fs';
 import type { RunConfig } from '../../common/config/run-config.ts';
 import type { Logger } from '../../common/log.ts';
+import type { ObjectStore } from '../../common/objectstore/object-store.ts';
 import { openObjectStore } from '../../common/objectstore/open.ts';
-import { openDataset, splitManifestUrl } from '../../worker/data/dataset.ts';
-import { createPlan } from '../../worker/data/plan.ts';
+import { openTrainingData } from '../../worker/data/training-data.ts';
 import type { ObservedRun } from './observed-run.ts';
 import { auditSamples, readSampleLogs, type SampleAudit } from './sample-audit.ts';
 
@@ -20,21 +20,17 @@ export async function auditRun(
   modules: { readonly logger: Logger; readonly signal: AbortSignal },
 ): Promise<SampleAudit> {
   const { config, observed } = options;
-  const { storeUrl, key } = splitManifestUrl(config.data.manifest);
-  const store = openObjectStore(storeUrl, { logger: modules.logger });
+  const stores: ObjectStore[] = [];
+  const openStore = async (url: string) => {
+    const store = openObjectStore(url, { logger: modules.logger });
+    stores.push(store);
+    return store;
+  };
   try {
-    const dataset = await openDataset(store, key, { signal: modules.signal });
-    const plan = createPlan({
-      manifestSha256: dataset.sha256,
-      shardSampleCounts: dataset.shardSampleCounts,
-      seed: config.seed,
-      globalBatch: config.train.globalBatch,
-      lanes: config.train.lanes,
-      blockShards: config.data.shuffleBlockShards,
-    });
+    const { samples, plan } = await openTrainingData(config, openStore, modules.signal);
     const planned = async (step: number, lane: number) => {
       const located = Array.from(plan.laneSamples(step, lane).sampleIndices, (index) =>
-        dataset.locate(index, modules.signal),
+        samples.locate(index, modules.signal),
       );
       return (await Promise.all(located)).map(({ sampleId }) => sampleId);
     };
@@ -47,6 +43,6 @@ export async function auditRun(
       ...(observed.kill ? { killedAtStep: observed.kill.step } : {}),
     });
   } finally {
-    await store.close();
+    for (const store of stores) await store.close();
   }
 }

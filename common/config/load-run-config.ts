@@ -32,7 +32,7 @@ export interface LoadedRunConfig {
 }
 
 /** Plain paths at these keys become absolute file:// URLs; a value with a scheme stays as it is. */
-const URL_KEYS = [['store'], ['data', 'manifest'], ['data', 'tokenizer']] as const;
+const URL_KEYS: readonly (readonly string[])[] = [['store'], ['data', 'manifest'], ['data', 'tokenizer']];
 const PATH_KEYS = [['data', 'cacheDir']] as const;
 
 /**
@@ -96,7 +96,7 @@ function resolvePaths(input: Record<string, unknown>, folderOf: (keys: readonly 
     const value = valueAt(input, keys);
     if (parent && typeof value === 'string' && value !== '') parent[keys.at(-1)!] = change(value);
   };
-  for (const keys of URL_KEYS) {
+  for (const keys of urlKeysOf(input)) {
     replace(keys, (value) => {
       if (/^[a-zA-Z][a-zA-Z0-9+.-]*:\/\//.test(value) || (keys[1] === 'tokenizer' && value === 'clip')) return value;
       return pathToFileURL(path.resolve(folderOf(keys), value)).href;
@@ -105,9 +105,16 @@ function resolvePaths(input: Record<string, unknown>, folderOf: (keys: readonly 
   for (const keys of PATH_KEYS) replace(keys, (value) => path.resolve(folderOf(keys), value));
 }
 
+/** With one for each dataset of a mixture. */
+function urlKeysOf(input: unknown): readonly (readonly string[])[] {
+  const mixture = valueAt(input, ['data', 'mixture']);
+  const mixed = Array.isArray(mixture) ? mixture.map((_, i) => ['data', 'mixture', String(i), 'manifest']) : [];
+  return [...URL_KEYS, ...mixed];
+}
+
 /** A key in a URL would be printed, logged and stored with every checkpoint. */
 function credentialProblems(input: unknown): ConfigProblem[] {
-  return URL_KEYS.flatMap((keys) => {
+  return urlKeysOf(input).flatMap((keys) => {
     const value = valueAt(input, keys);
     if (typeof value !== 'string' || !/^[a-z0-9+.-]+:\/\/[^/]*@/i.test(value)) return [];
     return [

@@ -69,8 +69,13 @@ export function problemsOfIssue(issue: z.core.$ZodIssue, input: unknown): Config
       );
   }
   const value = valueAt(input, path);
-  const message = value === undefined ? 'required but missing' : `${lowerFirst(issue.message)}: ${printed(value)}`;
+  const message = value === undefined ? missing(issue) : `${lowerFirst(issue.message)}: ${printed(value)}`;
   return [{ path: path.join('.'), message, value }];
+}
+
+/** A check across keys says itself why it misses one. */
+function missing(issue: z.core.$ZodIssue): string {
+  return issue.code === 'custom' ? issue.message : 'required but missing';
 }
 
 /** Of a union's branches the one whose outermost type fits: an object is judged as an object, not as a failed string. */

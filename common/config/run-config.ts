@@ -3,6 +3,7 @@ import { augmentSchema } from './augment-config.ts';
 import { evalSchema } from './eval-config.ts';
 import { lossProblems, lossSchema, objectiveSchema } from './loss-config.ts';
 import { memoryProblems, memoryShape } from './memory-config.ts';
+import { captionsSchema, dataProblems, mixtureSchema } from './mixture-config.ts';
 import { emaSchema, layerDecaySchema, lockSchema, optimizerSchema, parameterGroupSchema } from './optimizer-config.ts';
 import { visionConfigSchema, visionOverridesSchema } from './vision-config.ts';
 
@@ -56,7 +57,18 @@ const modelSchema = z.union([
 ]);
 
 const dataSchema = z.strictObject({
-  manifest: z.string().describe('URL of the dataset manifest written by `covey pack`'),
+  manifest: z
+    .string()
+    .optional()
+    .describe('URL of the dataset manifest written by `covey pack`; this or data.mixture is needed'),
+  mixture: mixtureSchema.optional(),
+  replacement: z
+    .boolean()
+    .default(false)
+    .describe(
+      'false: each sample once in an epoch of its dataset. true: every place of a batch draws from a shuffle block, so a sample may come several times or not at all',
+    ),
+  captions: captionsSchema,
   augment: augmentSchema,
   mean: z.tuple([z.number(), z.number(), z.number()]).default([0.48145466, 0.4578275, 0.40821073]),
   std: z
@@ -192,6 +204,7 @@ export const runConfigSchema = z
         message: `needs the engine torch, workers.engine is ${engine}`,
       });
     }
+    for (const problem of dataProblems(config.data)) context.addIssue({ code: 'custom', ...problem });
     for (const problem of lossProblems(config)) context.addIssue({ code: 'custom', ...problem });
     for (const problem of memoryProblems(config)) context.addIssue({ code: 'custom', ...problem });
     const { cooldownSteps, milestones } = config.train.optimizer;

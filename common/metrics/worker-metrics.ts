@@ -2,7 +2,15 @@ import { Counter, Gauge, type Registry } from 'prom-client';
 
 export const STEP_PHASES = ['data', 'forward', 'gather', 'backward', 'reduce', 'optim', 'wait', 'ckpt'] as const;
 export type StepPhase = (typeof STEP_PHASES)[number];
-export const BAD_SAMPLE_REASONS = ['zero-byte', 'not-an-image', 'too-many-pixels', 'undecodable'] as const;
+export const BAD_SAMPLE_REASONS = [
+  'zero-byte',
+  'not-an-image',
+  'too-many-pixels',
+  'undecodable',
+  'label-missing',
+  'label-unknown',
+  'caption-missing',
+] as const;
 export const CACHE_RESULTS = ['hit', 'miss', 'in_place'] as const;
 export const DISCARD_REASONS = ['aborted', 'non_finite'] as const;
 export const TIME_BUCKETS = [
@@ -25,6 +33,8 @@ export interface WorkerMetrics {
   readonly timeSeconds: Counter<'bucket'>;
   readonly samplesDiscarded: Counter<'reason'>;
   readonly samplesBad: Counter<'reason'>;
+  /** The datasets of a run's mixture, of which there are at most 64. */
+  readonly datasetSamples: Counter<'dataset'>;
   readonly cacheBytes: Gauge;
   readonly cacheLimitBytes: Gauge;
   readonly cacheRequests: Counter<'result'>;
@@ -69,11 +79,21 @@ export function createWorkerMetrics(registry: Registry): WorkerMetrics {
     }),
     samplesBad: new Counter({
       name: 'covey_samples_bad_total',
-      help: 'Broken samples that were replaced',
+      help: 'Broken samples that this worker met, each once',
       labelNames: ['reason'],
       registers,
     }),
-    cacheBytes: new Gauge({ name: 'covey_cache_bytes', help: 'Bytes of shards on this machine', registers }),
+    datasetSamples: new Counter({
+      name: 'covey_dataset_samples_total',
+      help: 'Samples of applied steps that this worker loaded, by dataset',
+      labelNames: ['dataset'],
+      registers,
+    }),
+    cacheBytes: new Gauge({
+      name: 'covey_cache_bytes',
+      help: 'Bytes of the shard cache on this machine; a file store is read in place',
+      registers,
+    }),
     cacheLimitBytes: new Gauge({ name: 'covey_cache_limit_bytes', help: 'Largest size of the shard cache', registers }),
     cacheRequests: new Counter({
       name: 'covey_cache_requests_total',

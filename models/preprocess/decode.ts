@@ -1,4 +1,5 @@
 import sharp, { type Sharp } from 'sharp';
+import type { CoveyError } from '../../common/errors.ts';
 import { brokenImage, type ImageHeader, readImageHeader } from './image-header.ts';
 
 /** uint8 RGB, row by row: [height, width, 3]. */
@@ -49,13 +50,35 @@ export async function toRgb(pipeline: Sharp): Promise<RgbImage> {
     const pixels = info.channels === 3 ? plain : repeatGrey(plain, info.channels);
     return { pixels, width: info.width, height: info.height };
   } catch (thrown) {
-    throw brokenImage('undecodable', thrown instanceof Error ? thrown.message.trim() : String(thrown), thrown);
+    throw undecodable(thrown);
   }
+}
+
+function undecodable(thrown: unknown): CoveyError {
+  return brokenImage('undecodable', thrown instanceof Error ? thrown.message.trim() : String(thrown), thrown);
 }
 
 /** The whole picture at its own size. */
 export async function decodeRgb(bytes: Uint8Array, limits: DecodeLimits): Promise<RgbImage> {
   return toRgb(openImage(bytes, limits).pipeline);
+}
+
+/** A pipeline over pixels at hand. */
+export function rawPipeline({ pixels, width, height }: RgbImage): Sharp {
+  return sharp(pixels, { raw: { width, height, channels: 3 } });
+}
+
+/**
+ * Whether a picture is 8-bit RGB or grey as it lies in the file. Only then do crop and resize commute with `toRgb`: transparency is
+ * flattened, and 16 bits and CMYK are converted, after a resize.
+ */
+export async function isPlainRgb(pipeline: Sharp): Promise<boolean> {
+  try {
+    const { depth, space, hasAlpha } = await pipeline.metadata();
+    return depth === 'uchar' && !hasAlpha && (space === 'srgb' || space === 'b-w');
+  } catch (thrown) {
+    throw undecodable(thrown);
+  }
 }
 
 /** [.., channels] with grey first → [.., 3]. */

@@ -1,9 +1,10 @@
+import type { Sharp } from 'sharp';
 import type { AugmentConfig } from '../../common/config/augment-config.ts';
 import { RandomStream } from '../../common/random.ts';
 import { type Augmentation, drawAugmentation, recolors, warps } from './augmentation.ts';
 import { colorMatrix } from './color-matrix.ts';
-import { wholePixels } from './crop-box.ts';
-import { type DecodeLimits, decodeRgb, openImage, type RgbImage, toRgb } from './decode.ts';
+import { type PictureSize, wholePixels } from './crop-box.ts';
+import { type DecodeLimits, decodeRgb, isPlainRgb, openImage, type RgbImage, rawPipeline, toRgb } from './decode.ts';
 import { RecipeTransform } from './recipe/recipe-transform.ts';
 import type { ViewIdentity } from './view-identity.ts';
 import { Warp } from './warp.ts';
@@ -36,14 +37,18 @@ export class TrainTransform {
 
   /** Throws DATA_CORRUPT with `fields.reason` where the picture is broken. */
   async fromFile(bytes: Uint8Array, identity: ViewIdentity, into: Uint8Array): Promise<void> {
-    const { imageSide, augment } = this.#options;
     if (this.#recipe !== null) {
       this.#followRecipe(this.#recipe, await decodeRgb(bytes, this.#options), identity, into);
       return;
     }
     const { header, pipeline } = openImage(bytes, this.#options);
-    const view = this.#draw(identity, header);
-    const box = wholePixels(view.crop, header);
+    await this.#cropAndWarp(pipeline, header, identity, into);
+  }
+
+  async #cropAndWarp(pipeline: Sharp, size: PictureSize, identity: ViewIdentity, into: Uint8Array): Promise<void> {
+    const { imageSide, augment } = this.#options;
+    const view = this.#draw(identity, size);
+    const box = wholePixels(view.crop, size);
     const cropped = pipeline
       .extract(box)
       .resize(imageSide, imageSide, { fit: 'fill', kernel: 'cubic', fastShrinkOnLoad: false });
@@ -54,6 +59,29 @@ export class TrainTransform {
     }
     const whole = { left: 0, top: 0, width: imageSide, height: imageSide };
     this.#run({ pixels, width: imageSide, height: imageSide }, { ...view, crop: whole }, into);
+  }
+
+  /**
+   * Every view of one file, each with the pixels that `fromFile` gives it, from one decode where that gives the same pixels. Throws as
+   * `fromFile`.
+   */
+  async viewsOfFile(
+    bytes: Uint8Array,
+    identities: readonly ViewIdentity[],
+    into: readonly Uint8Array[],
+  ): Promise<void> {
+    const decoded = identities.length > 1 ? await this.#decodeWhole(bytes) : undefined;
+    for (const [view, identity] of identities.entries()) {
+      if (decoded === undefined) await this.fromFile(bytes, identity, into[view]!);
+      else if (this.#recipe !== null) this.#followRecipe(this.#recipe, decoded, identity, into[view]!);
+      else await this.#cropAndWarp(rawPipeline(decoded), decoded, identity, into[view]!);
+    }
+  }
+
+  /** The whole picture, or undefined where cropping it after the conversion to 8-bit RGB would give other pixels than before it. */
+  async #decodeWhole(bytes: Uint8Array): Promise<RgbImage | undefined> {
+    if (this.#recipe === null && !(await isPlainRgb(openImage(bytes, this.#options).pipeline))) return undefined;
+    return decodeRgb(bytes, this.#options);
   }
 
   /**

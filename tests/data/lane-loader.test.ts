@@ -154,6 +154,40 @@ describe('LaneLoader', () => {
       expect(await withLoader({ lanes: 4 }, (loader) => loadStep(loader, step, [3, 2, 1, 0]))).toEqual(expected);
   });
 
+  it('finds a picture that is cut off broken or whole whatever it was found before', async () => {
+    const cut = (await picture(77, { width: 96, height: 96, format: 'jpeg' })).subarray(0, 2500);
+    const whole = await Promise.all([1, 2, 3].map((i) => picture(i)));
+    const own = memoryStore('memory://cut');
+    const images = [cut, ...whole].map((image, i) => ({ image, caption: `p${i}` }));
+    const few = await makeDataset(own, [images]);
+    const replacedAt = async (steps: readonly number[]) => {
+      const folder = await temporaryFolder();
+      const cache = new ShardCache({ dir: folder.path, bytesMax: 1e8 }, { store: own, logger });
+      const { shardSampleCounts } = few;
+      const order = {
+        manifestSha256: few.sha256,
+        shardSampleCounts,
+        seed: 3,
+        globalBatch: 4,
+        lanes: 1,
+        blockShards: 1,
+      };
+      const small = { ...augment, scale: [0.05, 0.4] as [number, number] };
+      const loader = new LaneLoader(
+        { plan: createPlan(order), imageSide: side, augment: small, decoded: { side: 0, bytesMax: 1 }, pixelsMax: 1e6 },
+        { dataset: few, cache, tokenizer, logger } as never,
+      );
+      const found = [];
+      for (const step of steps) found.push((await loader.load(step, 0, buffers(loader))).replaced.length);
+      await cache.close();
+      await folder.remove();
+      return found;
+    };
+    const walked = await replacedAt([...Array(24).keys()]);
+    expect(new Set(walked)).toEqual(new Set([0, 1]));
+    for (const [step, replaced] of walked.entries()) expect(await replacedAt([step])).toEqual([replaced]);
+  });
+
   it('fails with the name of a shard whose bytes do not verify', async () => {
     const key = dataset.shards[1]!.storeKey;
     const { bytes } = await store.get(key);

@@ -57,16 +57,22 @@ function storeWith(change: Partial<ObjectStore>): ObjectStore {
 function makeCache(options: { bytesMax?: number; from?: ObjectStore; attemptsMax?: number } = {}): {
   cache: ShardCache;
   results: string[];
+  sizes: number[];
 } {
   const results: string[] = [];
-  const metrics = { request: (result: string) => results.push(result), eviction: () => results.push('eviction') };
+  const sizes: number[] = [];
+  const metrics = {
+    request: (result: string) => results.push(result),
+    eviction: () => results.push('eviction'),
+    size: (bytes: number) => sizes.push(bytes),
+  };
   const clock = { now: () => Date.now(), sleep: async () => undefined };
   const cache = new ShardCache(
     { dir: folder.path, bytesMax: options.bytesMax ?? 1e6, attemptsMax: options.attemptsMax ?? 3 },
     { store: options.from ?? store, logger, metrics, clock },
   );
   caches.push(cache);
-  return { cache, results };
+  return { cache, results, sizes };
 }
 
 const cached = () => readdirSync(path.join(folder.path, 'covey-shards-v1'));
@@ -94,7 +100,7 @@ describe('ShardCache', () => {
   });
 
   it('stays within its bytes, evicts the least recently used, and still reads everything', async () => {
-    const { cache, results } = makeCache({ bytesMax: 2 * SHARD_BYTES });
+    const { cache, results, sizes } = makeCache({ bytesMax: 2 * SHARD_BYTES });
     for (const round of [0, 1]) {
       for (const shard of shards) {
         expect(await cache.read(shard, round, 50)).toEqual(expected(shard.index, round, 50));
@@ -102,6 +108,7 @@ describe('ShardCache', () => {
       }
     }
     expect(results.filter((result) => result === 'eviction').length).toBeGreaterThanOrEqual(8);
+    expect(sizes.slice(0, 3)).toEqual([SHARD_BYTES, 2 * SHARD_BYTES, 2 * SHARD_BYTES]);
   });
 
   it('never removes what it did not make', async () => {

@@ -141,7 +141,7 @@ describe('labels', () => {
   });
 
   it('are looked for before a run starts', async () => {
-    const check = (classes: Classes, of = dataset) => checkLabels(of, classes);
+    const check = (classes: Classes, of = dataset) => checkLabels({ name: 'x', dataset: of }, classes);
     await check(3);
     await expect(check(['cat', 'dog'])).rejects.toMatchObject({ code: 'CONFIG_INVALID' });
     const bare = await makeDataset(memoryStore('memory://bare'), [[{ image: await picture(1), caption: 'x' }]]);

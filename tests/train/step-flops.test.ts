@@ -45,7 +45,7 @@ describe('the operations of a worker’s lanes', () => {
       tensorGrowth: null,
       engineFallback: { uses: [], newlyHot: [] },
     };
-    const loaded = { step: 0, lanes: [], consumed: [], replaced: [], release: () => undefined };
+    const loaded = { step: 0, lanes: [], consumed: [], samplesByDataset: {}, replaced: [], release: () => undefined };
     telemetry.applied({ loaded, reply, wallSeconds: 0.2, dataSeconds: 0 }, 0);
     telemetry.applied({ loaded, reply, wallSeconds: 0.2, dataSeconds: 0 }, 0);
     telemetry.close();

@@ -10,6 +10,7 @@ import {
   type ShardIndex,
   shardIndexSchema,
 } from './manifest.ts';
+import type { SampleRange, SampleSet } from './sample-set.ts';
 import { sha256Hex } from './sha256.ts';
 
 /** Samples whose index entries are kept in memory: about 300 bytes each. */
@@ -46,7 +47,7 @@ export function splitManifestUrl(url: string): { readonly storeUrl: string; read
 }
 
 /** A packed dataset. Indices are read when a shard is first needed, checked against the manifest, and kept. */
-export class Dataset {
+export class Dataset implements SampleSet {
   readonly manifest: DatasetManifest;
   /** SHA-256 of the manifest's bytes: the identity of the dataset. */
   readonly sha256: string;
@@ -90,6 +91,15 @@ export class Dataset {
 
   get shardSampleCounts(): number[] {
     return this.shards.map((shard) => shard.samples);
+  }
+
+  get classes(): readonly string[] | undefined {
+    return this.manifest.classes;
+  }
+
+  /** All of it. */
+  rangeOf(_sampleIndex: number): SampleRange {
+    return { name: this.manifest.name, firstSample: 0, sampleCount: this.sampleCount };
   }
 
   shardOf(sampleIndex: number): DatasetShard {

@@ -1,7 +1,7 @@
 import type { RunConfig } from '../../common/config/run-config.ts';
 import { CoveyError } from '../../common/errors.ts';
-import type { Dataset } from './dataset.ts';
 import type { IndexedSample } from './manifest.ts';
+import type { WeightedDataset } from './sample-set.ts';
 
 /** What `loss.classes` says: how many, or their names in order. */
 export type Classes = NonNullable<RunConfig['loss']['classes']>;
@@ -11,15 +11,17 @@ export class LabelIndex {
   readonly #classes: Classes;
   readonly #indices: ReadonlyMap<string, number>;
 
-  constructor(classes: Classes) {
+  /** `names`: those of the dataset's manifest, for text labels where `classes` says only how many. */
+  constructor(classes: Classes, names: readonly string[] = []) {
     this.#classes = classes;
-    this.#indices = new Map(typeof classes === 'number' ? [] : classes.map((name, index) => [name, index]));
+    this.#indices = new Map((typeof classes === 'number' ? names : classes).map((name, index) => [name, index]));
   }
 
   indexOf({ label }: IndexedSample): number | 'label-missing' | 'label-unknown' {
     if (label === undefined) return 'label-missing';
-    if (typeof this.#classes !== 'number') return this.#indices.get(String(label)) ?? 'label-unknown';
-    return typeof label === 'number' && label >= 0 && label < this.#classes ? label : 'label-unknown';
+    if (typeof this.#classes !== 'number' || typeof label === 'string')
+      return this.#indices.get(String(label)) ?? 'label-unknown';
+    return label >= 0 && label < this.#classes ? label : 'label-unknown';
   }
 }
 
@@ -28,15 +30,26 @@ export class LabelIndex {
  * one index. A single sample without one is replaced like a broken picture.
  * @throws CoveyError CONFIG_INVALID
  */
-export async function checkLabels(dataset: Dataset, classes: Classes, signal?: AbortSignal): Promise<void> {
+export async function checkLabels(
+  { name, dataset }: Pick<WeightedDataset, 'name' | 'dataset'>,
+  classes: Classes,
+  signal?: AbortSignal,
+): Promise<void> {
   const { sampleId, record } = await dataset.locate(0, signal);
-  const found = new LabelIndex(classes).indexOf(record);
+  const names = dataset.classes;
+  const found = new LabelIndex(classes, names).indexOf(record);
+  if (typeof classes === 'number' && names !== undefined && names.length !== classes) {
+    const message = `must be ${names.length}, as many as the manifest of dataset ${name} names, is ${classes}`;
+    throw new CoveyError('CONFIG_INVALID', `Cannot use loss.classes: it ${message}`, {
+      fields: { problems: [{ path: 'loss.classes', message, value: classes }] },
+    });
+  }
   if (typeof found === 'number') return;
   const reason =
     found === 'label-missing'
-      ? 'the dataset has no labels; pack it with `label` in the samples’ json, or `cls`'
+      ? 'the dataset has no labels; pack it with `label` in the samples’ json, `cls`, or `--labels folder`'
       : `the label of its first sample is not among them: ${JSON.stringify(record.label)}`;
-  throw new CoveyError('CONFIG_INVALID', `Cannot use loss.classes: ${reason} (${sampleId})`, {
+  throw new CoveyError('CONFIG_INVALID', `Cannot use loss.classes with dataset ${name}: ${reason} (${sampleId})`, {
     fields: { problems: [{ path: 'loss.classes', message: reason, value: record.label }], sampleId },
   });
 }

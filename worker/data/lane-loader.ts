@@ -7,15 +7,17 @@ import { mixKey, RandomStream } from '../../common/random.ts';
 import { TrainTransform } from '../../models/preprocess/train-transform.ts';
 import type { ViewIdentity } from '../../models/preprocess/view-identity.ts';
 import type { Tokenizer } from '../../models/tokenizer/tokenizer.ts';
-import type { Dataset, LocatedSample } from './dataset.ts';
+import { type CaptionChoice, chooseCaption } from './caption-choice.ts';
+import type { LocatedSample } from './dataset.ts';
 import { type Classes, LabelIndex } from './label-index.ts';
 import type { Plan } from './plan.ts';
+import type { SampleSet, ShardReader } from './sample-set.ts';
 import { DecodedCache, readImageBytes } from './sample-source.ts';
-import type { ShardCache } from './shard-cache.ts';
 
 /** Candidates drawn for one broken sample; so many broken ones in a row mean the dataset is unusable. */
 const REPLACEMENTS_MAX = 64;
 const CAPTIONS_KEPT = 65_536;
+const ANY_CAPTION: CaptionChoice = { choose: 'random' };
 
 export interface LaneLoaderOptions {
   readonly plan: Plan;
@@ -28,6 +30,8 @@ export interface LaneLoaderOptions {
   readonly views?: number;
   /** False: no captions, `tokens` are empty. Default true. */
   readonly captions?: boolean;
+  /** Which of several captions a showing takes. Default: any. */
+  readonly captionChoice?: CaptionChoice;
   /** Where labels are wanted: the classes they are looked up in. */
   readonly classes?: Classes | undefined;
   /** Pictures in the making at once, over all lanes. Default 4, the size of libuv's pool. */
@@ -35,8 +39,8 @@ export interface LaneLoaderOptions {
 }
 
 export interface LaneLoaderModules {
-  readonly dataset: Dataset;
-  readonly cache: ShardCache;
+  readonly dataset: SampleSet;
+  readonly cache: ShardReader;
   /** Not used without captions. */
   readonly tokenizer: Tokenizer | null;
   readonly logger: Logger;
@@ -46,6 +50,8 @@ export interface LaneLoaderModules {
 export interface LaneLoaderMetrics {
   /** Each broken sample, once per process. */
   sampleBad(reason: string): void;
+  /** A sample's views are made: `decoded` where its file had to be decoded for them. */
+  pictureMade(seconds: number, decoded: boolean): void;
 }
 
 /** Where a lane's batch goes; may lie in shared memory. */
@@ -56,7 +62,7 @@ export interface LaneBuffers {
   readonly tokens: Int32Array;
   /** Class indices, [laneBatch]; empty without labels. */
   readonly labels: Int32Array;
-  /** One 32-bit seed per sample, [laneBatch], a pure function of (plan's seed, epoch, sample). */
+  /** One 32-bit seed per sample, [laneBatch], a pure function of (plan's seed, showing, sample). */
   readonly seeds: Uint32Array;
 }
 
@@ -81,19 +87,21 @@ export interface LoadedLane {
   /** What was consumed, in batch order (replacements under their own id), [laneBatch]. */
   readonly sampleIds: readonly string[];
   readonly replaced: readonly ReplacedSample[];
+  /** How many samples of each dataset were consumed, by its name. */
+  readonly samplesByDataset: Readonly<Record<string, number>>;
 }
 
 /**
  * Fills lanes: plan → shard cache → decode → augment and tokenise. A batch is a pure function of (plan, step, lane): which
  * worker loads it, what is cached and what was loaded before never show in it.
  *
- * A broken sample is replaced by the next whole one of a sequence drawn from (seed, epoch, its index), the same at every world
- * size. A shard that cannot be read is not a broken sample: it fails the load with an error that names it.
+ * A broken sample is replaced by the next whole one of its dataset, of a sequence drawn from (seed, showing, its index), the same at every
+ * world size. A shard that cannot be read is not a broken sample: it fails the load with an error that names it.
  */
 export class LaneLoader {
   readonly options: LaneLoaderOptions;
-  readonly #dataset: Dataset;
-  readonly #cache: ShardCache;
+  readonly #dataset: SampleSet;
+  readonly #cache: ShardReader;
   readonly #tokenizer: Tokenizer | null;
   readonly #views: number;
   readonly #labels: LabelIndex | undefined;
@@ -102,8 +110,11 @@ export class LaneLoader {
   readonly #transform: TrainTransform;
   readonly #decoded: DecodedCache | undefined;
   readonly #limit: LimitFunction;
-  /** Reasons by sample index: a broken sample is decoded once. */
-  readonly #bad = new Map<number, string>();
+  /**
+   * Broken samples that were named already. They are tried again at every showing: a crop may end before the broken byte, and what was
+   * loaded before must not show.
+   */
+  readonly #named = new Set<number>();
   readonly #tokens = new LRUCache<string, Int32Array>({ max: CAPTIONS_KEPT });
 
   constructor(options: LaneLoaderOptions, modules: LaneLoaderModules) {
@@ -113,7 +124,7 @@ export class LaneLoader {
     const { views = 1, captions = true, classes } = options;
     this.#views = views;
     this.#tokenizer = captions ? modules.tokenizer : null;
-    this.#labels = classes === undefined ? undefined : new LabelIndex(classes);
+    this.#labels = classes === undefined ? undefined : new LabelIndex(classes, modules.dataset.classes);
     this.#logger = modules.logger;
     this.#metrics = modules.metrics ?? null;
     const { plan, decoded } = options;
@@ -146,9 +157,10 @@ export class LaneLoader {
   async load(step: number, lane: number, into: LaneBuffers, signal?: AbortSignal): Promise<LoadedLane> {
     throwIfAborted(signal);
     this.#checkBuffers(into);
-    const { epoch, sampleIndices } = this.options.plan.laneSamples(step, lane);
+    const { epoch, sampleIndices, showings } = this.options.plan.laneSamples(step, lane);
     const imageBytes = this.options.imageSide ** 2 * 3;
     const replaced: ReplacedSample[] = [];
+    const samplesByDataset: Record<string, number> = {};
     const tasks = Array.from(sampleIndices, (sampleIndex, row) => {
       const views = Array.from({ length: this.#views }, (_, view) => {
         const begin = (view * this.options.plan.laneBatch + row) * imageBytes;
@@ -156,8 +168,11 @@ export class LaneLoader {
       });
       return this.#limit(async () => {
         throwIfAborted(signal);
-        const { located, replacement } = await this.#fillOrReplace(epoch, sampleIndex, views, signal);
-        this.#describe(located, epoch, row, into);
+        const showing = showings[row]!;
+        const { located, replacement } = await this.#fillOrReplace(showing, sampleIndex, views, signal);
+        this.#describe(located, showing, row, into);
+        const { name } = this.#dataset.rangeOf(located.sampleIndex);
+        samplesByDataset[name] = (samplesByDataset[name] ?? 0) + 1;
         if (replacement !== undefined) replaced.push(replacement);
         return located.sampleId;
       });
@@ -169,33 +184,34 @@ export class LaneLoader {
       return result.value;
     });
     replaced.sort((a, b) => (a.sampleId < b.sampleId ? -1 : 1));
-    return { step, lane, epoch, sampleIds, replaced };
+    return { step, lane, epoch, sampleIds, replaced, samplesByDataset };
   }
 
   /** Caption, label and seed of a sample that was not refused. */
-  #describe(located: LocatedSample, epoch: number, row: number, into: LaneBuffers): void {
+  #describe(located: LocatedSample, showing: number, row: number, into: LaneBuffers): void {
     const tokenizer = this.#tokenizer;
     if (tokenizer !== null) {
-      into.tokens.set(this.#encode(tokenizer, this.#caption(located, epoch)), row * tokenizer.contextLength);
+      into.tokens.set(this.#encode(tokenizer, this.#caption(located, showing)), row * tokenizer.contextLength);
     }
     const label = this.#labels?.indexOf(located.record);
     if (typeof label === 'number') into.labels[row] = label;
-    into.seeds[row] = mixKey('sample', this.options.plan.seed, epoch, located.sampleIndex)[0];
+    into.seeds[row] = mixKey('sample', this.options.plan.seed, showing, located.sampleIndex)[0];
   }
 
   async #fillOrReplace(
-    epoch: number,
+    showing: number,
     sampleIndex: number,
     views: readonly Uint8Array[],
     signal: AbortSignal | undefined,
   ): Promise<{ readonly located: LocatedSample; readonly replacement?: ReplacedSample }> {
     const wanted = await this.#dataset.locate(sampleIndex, signal);
-    const reason = await this.#fill(epoch, wanted, views, signal);
+    const reason = await this.#fill(showing, wanted, views, signal);
     if (reason === undefined) return { located: wanted };
-    const draws = new RandomStream('replace', this.options.plan.seed, epoch, sampleIndex);
+    const draws = new RandomStream('replace', this.options.plan.seed, showing, sampleIndex);
+    const { firstSample, sampleCount } = this.#dataset.rangeOf(sampleIndex);
     for (let draw = 0; draw < REPLACEMENTS_MAX; draw++) {
-      const candidate = await this.#dataset.locate(draws.integer(this.#dataset.sampleCount), signal);
-      if ((await this.#fill(epoch, candidate, views, signal)) === undefined) {
+      const candidate = await this.#dataset.locate(firstSample + draws.integer(sampleCount), signal);
+      if ((await this.#fill(showing, candidate, views, signal)) === undefined) {
         const replacement = { sampleId: wanted.sampleId, reason, replacedBy: candidate.sampleId };
         return { located: candidate, replacement };
       }
@@ -211,32 +227,36 @@ export class LaneLoader {
 
   /** Writes every view of a sample; returns the reason where it is broken. Throws where its shard cannot be read. */
   async #fill(
-    epoch: number,
+    showing: number,
     located: LocatedSample,
     views: readonly Uint8Array[],
     signal: AbortSignal | undefined,
   ): Promise<string | undefined> {
     const { sampleIndex } = located;
-    const known = this.#bad.get(sampleIndex);
-    if (known !== undefined) return known;
     const label = this.#labels?.indexOf(located.record);
     if (typeof label === 'string') return this.#note(located, label, 'its label is not one of loss.classes');
-    const identity = (view: number): ViewIdentity => ({ epoch, sampleIndex, view });
+    if (this.#tokenizer !== null && located.record.captions.length === 0)
+      return this.#note(located, 'caption-missing', 'it has no caption');
+    const identities = views.map((_, view): ViewIdentity => ({ epoch: showing, sampleIndex, view }));
     const fromDecoded = (decoded: Uint8Array) => {
-      for (const [view, pixels] of views.entries()) this.#transform.fromDecoded(decoded, identity(view), pixels);
+      for (const [view, pixels] of views.entries()) this.#transform.fromDecoded(decoded, identities[view]!, pixels);
     };
     const kept = this.#decoded?.peek(sampleIndex);
     if (kept !== undefined) {
+      const begin = performance.now();
       fromDecoded(kept);
+      this.#metrics?.pictureMade((performance.now() - begin) / 1000, false);
       return undefined;
     }
     const bytes = await readImageBytes(this.#cache, located, signal);
+    const begin = performance.now();
     try {
       if (this.#decoded === undefined) {
-        for (const [view, pixels] of views.entries()) await this.#transform.fromFile(bytes, identity(view), pixels);
+        await this.#transform.viewsOfFile(bytes, identities, views);
       } else {
         fromDecoded(await this.#decoded.get(sampleIndex, () => this.#transform.decode(bytes)));
       }
+      this.#metrics?.pictureMade((performance.now() - begin) / 1000, true);
       return undefined;
     } catch (thrown) {
       return this.#remember(located, thrown);
@@ -250,19 +270,17 @@ export class LaneLoader {
 
   /** Counts and names a broken sample the first time it is met. */
   #note(located: LocatedSample, reason: string, detail: string): string {
-    if (!this.#bad.has(located.sampleIndex)) {
-      this.#bad.set(located.sampleIndex, reason);
+    if (!this.#named.has(located.sampleIndex)) {
+      this.#named.add(located.sampleIndex);
       this.#metrics?.sampleBad(reason);
       this.#logger.warn({ sampleId: located.sampleId, reason, detail }, 'broken sample replaced');
     }
     return reason;
   }
 
-  #caption(located: LocatedSample, epoch: number): string {
-    const { captions } = located.record;
-    if (captions.length <= 1) return captions[0] ?? '';
-    const draw = new RandomStream('caption', this.options.plan.seed, epoch, located.sampleIndex);
-    return captions[draw.integer(captions.length)]!;
+  #caption({ record, sampleIndex }: LocatedSample, showing: number): string {
+    const draw = () => new RandomStream('caption', this.options.plan.seed, showing, sampleIndex);
+    return chooseCaption(record, this.options.captionChoice ?? ANY_CAPTION, draw) ?? '';
   }
 
   #encode(tokenizer: Tokenizer, caption: string): Int32Array {

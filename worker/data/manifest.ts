@@ -38,6 +38,14 @@ export const datasetManifestSchema = z.strictObject({
     .default({})
     .describe('Free text: where the pictures are from, and their licences'),
   tokenizer: relativeKey.optional().describe('Key of a tokenizer.json made for this dataset'),
+  classes: z
+    .array(z.string())
+    .optional()
+    .describe('Names of the labels in order, where folders named them: `loss.classes: <how many>` then counts in it'),
+  filter: z
+    .strictObject({ where: z.string(), ofManifestSha256: sha256.optional() })
+    .optional()
+    .describe('The condition its samples were chosen by, and the dataset they were chosen from'),
   createdBy: z.string(),
 });
 
@@ -49,6 +57,10 @@ const indexedSampleSchema = z.strictObject({
   image: z.string().describe('Extension under which `files` holds the picture'),
   files: z.record(z.string(), extentSchema),
   captions: z.array(z.string()).describe('Inline, so that captions cost no read. Several: one is drawn each time'),
+  captionSources: z
+    .array(z.string())
+    .optional()
+    .describe('Where each caption is from, in the same order: a file extension, a key of the json, a column'),
   label: z.union([z.int(), z.string()]).optional(),
   meta: z.record(z.string(), z.union([z.string(), z.number(), z.boolean(), z.null()])).optional(),
 });

@@ -1,10 +1,10 @@
 import { LRUCache } from 'lru-cache';
 import { CoveyError } from '../../common/errors.ts';
 import type { LocatedSample } from './dataset.ts';
-import type { ShardCache } from './shard-cache.ts';
+import type { ShardReader } from './sample-set.ts';
 
 /** The bytes of a located sample's picture. Throws what ShardCache.read throws. */
-export function readImageBytes(cache: ShardCache, located: LocatedSample, signal?: AbortSignal): Promise<Uint8Array> {
+export function readImageBytes(cache: ShardReader, located: LocatedSample, signal?: AbortSignal): Promise<Uint8Array> {
   const extent = located.record.files[located.record.image];
   if (extent === undefined) {
     throw new CoveyError(

@@ -31,6 +31,8 @@ export interface ShardCacheMetrics {
   /** One per shard opened, not per sample read. */
   request(result: 'hit' | 'miss' | 'in_place'): void;
   eviction(): void;
+  /** Bytes in the folder of all processes that share it; told after a download, and when the first shard is found there. */
+  size(bytes: number): void;
 }
 
 interface OpenShard {
@@ -58,6 +60,7 @@ export class ShardCache {
   /** Insertion order is order of use. */
   readonly #open = new Map<string, OpenShard>();
   readonly #closing = new AbortController();
+  #sizeTold = false;
 
   constructor(options: ShardCacheOptions, modules: ShardCacheModules) {
     this.#options = options;
@@ -188,6 +191,10 @@ export class ShardCache {
       this.#closing.signal,
     );
     this.#metrics?.request(fetched ? 'miss' : 'hit');
+    if (fetched || !this.#sizeTold) {
+      this.#sizeTold = true;
+      this.#metrics?.size(await this.#folder.sizeBytes());
+    }
     return file;
   }
 

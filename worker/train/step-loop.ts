@@ -9,6 +9,8 @@ export interface LoadedStep {
   readonly step: number;
   readonly lanes: readonly LaneSlot[];
   readonly consumed: readonly ConsumedLane[];
+  /** Of this worker's lanes, by the dataset's name. */
+  readonly samplesByDataset: Readonly<Record<string, number>>;
   readonly replaced: readonly { readonly sampleId: string; readonly reason: string; readonly replacedBy: string }[];
   release(): void;
 }
