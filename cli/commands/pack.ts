@@ -1,25 +1,19 @@
-import { stat } from 'node:fs/promises';
-import path from 'node:path';
 import { type Command, Option } from 'commander';
 import { CoveyError } from '../../common/errors.ts';
-import type { PackOptions, PackReport, PackSource } from '../../worker/data/pack/pack.ts';
+import type { FilterReport } from '../../worker/data/filter/sample-filter.ts';
+import type { PackOptions, PackReport } from '../../worker/data/pack/pack.ts';
 import { EXIT } from '../exit-codes.ts';
 import { formatBytes } from '../format.ts';
 import { storeUrl } from '../local-paths.ts';
 import { withStore } from '../open-store.ts';
 import { collected, wholeNumber } from '../option-values.ts';
+import { type NamedSource, readSource, type SourceOptions } from '../pack/read-source.ts';
 import { runCommand } from '../run-command.ts';
 import { StatusLine } from '../status-line.ts';
 
-interface PackCommandOptions {
+interface PackCommandOptions extends SourceOptions {
   readonly name?: string;
-  readonly side: number;
-  readonly exclude?: readonly string[];
-  readonly label?: 'category';
-  readonly captions?: 'auto' | 'text' | 'folder';
-  readonly root?: string;
-  readonly imageColumn?: string;
-  readonly captionColumn?: string;
+  readonly where?: string;
   readonly resize?: number;
   readonly format: 'jpeg' | 'png' | 'webp';
   readonly quality: number;
@@ -27,13 +21,17 @@ interface PackCommandOptions {
   readonly shardSamples: number;
 }
 
-const TABLES = ['.csv', '.tsv', '.jsonl'];
 const HELP = `
 Sources:
   a folder             pictures with a .txt of the same name, or in folders named after what they show
   x.csv, .tsv, .jsonl  rows of picture path and caption
   icons:noto,twemoji   icon sets of @iconify-json, captioned by their names
-  s3://… or file://…   WebDataset tars (as img2dataset writes them): indexed where they lie, nothing is copied`;
+  s3://… or file://…   WebDataset tars (as img2dataset writes them): indexed where they lie, nothing is copied
+  …/manifest.json      with --where: a packed dataset; a new manifest over its shards, nothing is copied
+
+Conditions of --where, on the columns of a sample (docs/data.md):
+  --where 'width >= 256 and similarity > 0.3 and LANGUAGE == "en"'
+  --where 'not (NSFW in ["UNSURE", "NSFW"]) and width / height < 3 and length(caption) > 5'`;
 
 export function addPackCommand(program: Command): void {
   program
@@ -45,11 +43,24 @@ export function addPackCommand(program: Command): void {
     .option('--side <pixels>', 'icons: side of the rendered pictures', wholeNumber(8, 4096), 64)
     .option('--exclude <sets>', 'icons: sets to leave out', collected)
     .addOption(
-      new Option('--label <what>', 'icons: label of every picture (default: none; the category is in `meta`)').choices([
-        'category',
-      ]),
+      new Option(
+        '--label <what>',
+        'label of every picture; icons: category (default: none); folder: the outermost folder (default with --captions none)',
+      ).choices(['category', 'folder']),
     )
-    .addOption(new Option('--captions <how>', 'folder: where captions come from').choices(['auto', 'text', 'folder']))
+    .addOption(
+      new Option(
+        '--captions <how>',
+        'folder: where captions come from; none, also for tables and tars: pictures alone, for simclr, mae, supervised …',
+      ).choices(['auto', 'text', 'folder', 'none']),
+    )
+    .option(
+      '--caption-keys <keys>',
+      'tars: txt or keys of the json; table: columns: keep all captions, by source',
+      collected,
+    )
+    .option('--meta <keys>', 'tars: keys of the json; table: columns: keep in the index', collected)
+    .option('--where <condition>', 'keep only samples for which this holds, see below')
     .option('--root <folder>', 'table: folder the paths are relative to (default: the table’s)')
     .option('--image-column <name>', 'table: column of the picture’s path')
     .option('--caption-column <name>', 'table: column of the caption')
@@ -63,13 +74,15 @@ export function addPackCommand(program: Command): void {
     .addHelpText('after', HELP)
     .action(
       runCommand<PackCommandOptions>(async (context, [given = '', to], options) => {
-        const { source, name } = await readSource(given, options);
-        const destination = destinationUrl(source, given, to);
+        const named = await readSource(given, options);
+        const { source } = named;
+        const destination = destinationUrl(named, given, to);
         const line = new StatusLine(context.output, () => context.clock.now());
         const { pack } = await import('../../worker/data/pack/pack.ts');
         try {
           return await withStore(context, destination, async (store) => {
-            const packOptions = { name: options.name ?? name, source, destination: store, ...shardOptions(options) };
+            const name = options.name ?? named.name;
+            const packOptions = { name, source, destination: store, ...shardOptions(options) };
             const packed = await pack(packOptions, {
               logger: context.logger,
               signal: context.signal,
@@ -79,7 +92,7 @@ export function addPackCommand(program: Command): void {
                 ),
             });
             line.close();
-            const manifest = `${store.url}/manifest.json`;
+            const manifest = `${store.url}/${source.kind === 'manifest' ? packed.manifestKey : 'manifest.json'}`;
             const { manifestSha256, report } = packed;
             context.output.result(
               { manifest, manifestSha256, report, sources: packed.manifest.sources },
@@ -95,49 +108,21 @@ export function addPackCommand(program: Command): void {
 }
 
 function shardOptions(options: PackCommandOptions): Partial<PackOptions> {
-  const { resize, format, quality } = options;
+  const { resize, format, quality, where } = options;
   return {
+    ...(where === undefined ? {} : { where }),
     shardBytesMax: options.shardMib * 2 ** 20,
     samplesPerShardMax: options.shardSamples,
     ...(resize === undefined ? {} : { resize: { shortestSide: resize, format, quality } }),
   };
 }
 
-/** What kind of source the argument names, and the dataset's name where none is given. */
-async function readSource(given: string, options: PackCommandOptions): Promise<{ source: PackSource; name: string }> {
-  if (given.startsWith('icons:')) {
-    const sets = given.slice('icons:'.length).split(',').filter(Boolean);
-    const { side, exclude, label } = options;
-    const chosen = { ...(exclude ? { exclude } : {}), ...(label ? { labels: label } : {}) };
-    return { source: { kind: 'icons', sets, side, ...chosen }, name: sets.join('-') };
-  }
-  if (given.includes('://'))
-    return { source: { kind: 'tars' }, name: given.split('/').findLast((part) => part !== '') ?? 'dataset' };
-  const name = path.basename(given, path.extname(given));
-  if (TABLES.includes(path.extname(given).toLowerCase())) {
-    const { root, imageColumn, captionColumn } = options;
-    const columns = { ...(imageColumn ? { imageColumn } : {}), ...(captionColumn ? { captionColumn } : {}) };
-    return { source: { kind: 'table', path: given, ...(root ? { root } : {}), ...columns }, name };
-  }
-  const isFolder = (await stat(given).catch(() => undefined))?.isDirectory() ?? false;
-  if (!isFolder) {
+function destinationUrl({ inPlace }: NamedSource, given: string, to: string | undefined): string {
+  if (inPlace !== undefined) {
+    if (to === undefined) return inPlace;
     throw new CoveyError(
       'INVALID_ARGUMENT',
-      `Cannot pack ${given}: it is no folder, no table (${TABLES.join(', ')}), not icons:… and no URL; see \`covey pack --help\``,
-    );
-  }
-  return {
-    source: { kind: 'folder', path: given, ...(options.captions ? { captions: options.captions } : {}) },
-    name: path.basename(path.resolve(given)),
-  };
-}
-
-function destinationUrl(source: PackSource, given: string, to: string | undefined): string {
-  if (source.kind === 'tars') {
-    if (to === undefined) return given;
-    throw new CoveyError(
-      'INVALID_ARGUMENT',
-      `Cannot pack: tars are indexed where they lie (${given}); leave the destination out: value is ${to}`,
+      `Cannot pack: what is packed already is indexed where it lies (${given}); leave the destination out: value is ${to}`,
     );
   }
   if (to === undefined)
@@ -151,7 +136,16 @@ function destinationUrl(source: PackSource, given: string, to: string | undefine
 function reportText(manifest: string, report: PackReport): string {
   const lines = [`${report.packed} samples in ${report.shards} shards, ${formatBytes(report.bytes)}`];
   for (const [reason, count] of Object.entries(report.skippedByReason)) lines.push(`left out: ${count} ${reason}`);
+  if (report.filter !== undefined) lines.push(...filterLines(report.filter));
   for (const { name, reason } of report.skippedNamed.slice(0, 5)) lines.push(`  ${name}: ${reason}`);
   lines.push(`manifest: ${manifest}`);
   return lines.join('\n');
+}
+
+function filterLines({ kept, dropped, clauses }: FilterReport): string[] {
+  const counts = clauses.map(
+    ({ clause, dropped: n, missing }) =>
+      `  ${n} by ${clause}${missing > 0 ? ` (${missing} of them have no value)` : ''}`,
+  );
+  return [`--where kept ${kept} and left out ${dropped}:`, ...counts];
 }

@@ -1,3 +1,4 @@
+import type { Row } from '../filter/where.ts';
 import type { IndexedSample } from '../manifest.ts';
 
 /** A picture with its captions, before its bytes are read and checked. */
@@ -6,8 +7,12 @@ export interface Candidate {
   /** What a report calls it: the path, or set and name. */
   readonly name: string;
   readonly captions: readonly string[];
+  /** Where each caption is from. */
+  readonly captionSources?: readonly string[];
   readonly label?: IndexedSample['label'];
   readonly meta?: IndexedSample['meta'];
+  /** What a filter may ask for besides. */
+  readonly columns?: Row;
   /** Rendered here, so not decoded again to see whether it is whole. */
   readonly trusted?: boolean;
   readonly load: (signal?: AbortSignal) => Promise<Uint8Array>;

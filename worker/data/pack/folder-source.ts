@@ -6,8 +6,13 @@ import { byCodePoint, type Candidate, type SourceItem, skip } from './candidate.
 
 export interface FolderSourceOptions {
   readonly path: string;
-  /** `text`: a `.txt` of the same stem. `folder`: the name of the folder it lies in. `auto`: the first where there is one, else the second. */
-  readonly captions?: 'auto' | 'text' | 'folder';
+  /**
+   * `text`: a `.txt` of the same stem. `folder`: the name of the folder it lies in. `auto`: the first where there is one, else the second.
+   * `none`: no captions, and text files are passed over.
+   */
+  readonly captions?: 'auto' | 'text' | 'folder' | 'none';
+  /** `folder`: the label is the name of the outermost folder, as in torchvision's ImageFolder. */
+  readonly labels?: 'folder' | 'none';
   /** Larger files are left out. */
   readonly fileBytesMax: number;
 }
@@ -32,7 +37,7 @@ async function* walk(options: FolderSourceOptions, folder: string, signal?: Abor
     if (entry.isDirectory()) yield* walk(options, relative, signal);
     else if (entry.isSymbolicLink()) yield skip(relative, 'link');
     else if (isImage(entry.name)) yield await imageItem(options, folder, entry.name, files, signal);
-    else if (entry.name.endsWith('.txt') && !stems.has(stemOf(entry.name)))
+    else if (options.captions !== 'none' && entry.name.endsWith('.txt') && !stems.has(stemOf(entry.name)))
       yield skip(relative, 'caption-without-image');
   }
 }
@@ -48,14 +53,17 @@ async function imageItem(
   const mode = options.captions ?? 'auto';
   const textName = `${stemOf(name)}.txt`;
   let caption = '';
-  if (mode !== 'folder' && files.has(textName))
+  if (mode === 'none') caption = '';
+  else if (mode !== 'folder' && files.has(textName))
     caption = (await readFile(path.join(options.path, folder, textName), 'utf8')).trim();
   else if (mode !== 'text' && folder !== '') caption = wordsOf(path.posix.basename(folder));
-  if (caption === '') return skip(relative, 'image-without-caption');
+  if (caption === '' && mode !== 'none') return skip(relative, 'image-without-caption');
+  const label = options.labels === 'folder' ? folder.split('/')[0]! : '';
   const item: Candidate = {
     kind: 'candidate',
     name: relative,
-    captions: [caption],
+    captions: caption === '' ? [] : [caption],
+    ...(label === '' ? {} : { label }),
     meta: { path: relative },
     load: () => loadFile(path.join(options.path, relative), options.fileBytesMax, signal),
   };

@@ -4,10 +4,13 @@ import type { Logger } from '../../../common/log.ts';
 import type { ObjectStore } from '../../../common/objectstore/object-store.ts';
 import { decodeRgb } from '../../../models/preprocess/decode.ts';
 import { readImageHeader } from '../../../models/preprocess/image-header.ts';
+import { openDataset } from '../dataset.ts';
+import { filterShards } from '../filter/filter-manifest.ts';
+import { type FilterReport, SampleFilter } from '../filter/sample-filter.ts';
 import { type DatasetManifest, encodeJson, MANIFEST_VERSION, type ShardEntry } from '../manifest.ts';
 import { mapInOrder } from '../map-in-order.ts';
 import { sha256Hex } from '../sha256.ts';
-import type { Candidate, SourceItem } from './candidate.ts';
+import { byCodePoint, type Candidate, type SourceItem } from './candidate.ts';
 import { type FolderSourceOptions, folderSource } from './folder-source.ts';
 import { type IconSetOptions, iconSetCredit, iconSource } from './icon-source.ts';
 import { type FinishedShard, type PackedPicture, ShardWriter } from './shard-writer.ts';
@@ -22,9 +25,12 @@ export type PackSource =
   | ({ readonly kind: 'folder' } & Omit<FolderSourceOptions, 'fileBytesMax'>)
   | ({ readonly kind: 'table' } & Omit<TableSourceOptions, 'fileBytesMax'>)
   | ({ readonly kind: 'icons'; readonly sets: readonly string[] } & IconSetOptions)
-  | ({ readonly kind: 'tars' } & TarsSourceOptions);
+  | ({ readonly kind: 'tars' } & TarsSourceOptions)
+  /** Of the destination store. */
+  | { readonly kind: 'manifest'; readonly key: string };
 
 export interface PackOptions {
+  /** '' with a manifest: keeps its name. */
   readonly name: string;
   readonly source: PackSource;
   /** For existing tars: the store they lie in. */
@@ -47,6 +53,8 @@ export interface PackOptions {
   readonly fileBytesMax?: number;
   /** Pictures in the making at once. Default 4. */
   readonly concurrency?: number;
+  /** Keeps only samples for which this holds (filter/where.ts). */
+  readonly where?: string;
   /** Where the pictures are from and their licences; added to what the source knows. */
   readonly sources?: Readonly<Record<string, string>>;
 }
@@ -63,12 +71,13 @@ export interface PackReport extends PackProgress {
   readonly skippedByReason: Readonly<Record<string, number>>;
   /** The first ones by name. */
   readonly skippedNamed: readonly { readonly name: string; readonly reason: string }[];
+  readonly filter?: FilterReport;
 }
 
 export interface PackResult {
   readonly manifest: DatasetManifest;
   readonly manifestSha256: string;
-  /** Key of the manifest under its hash; `<prefix>manifest.json` is a copy. */
+  /** Key of the manifest under its hash; `<prefix>manifest.json` is a copy, unless a manifest was filtered, which keeps its place. */
   readonly manifestKey: string;
   readonly report: PackReport;
 }
@@ -85,12 +94,16 @@ export class PackTally {
   skipped = 0;
   shards = 0;
   bytes = 0;
+  /** Names of the labels, where the manifest is to list them. */
+  readonly classes = new Set<string>();
+  readonly filter: SampleFilter | undefined;
   readonly #byReason = new Map<string, number>();
   readonly #named: { name: string; reason: string }[] = [];
   readonly #context: PackContext;
 
-  constructor(context: PackContext) {
+  constructor(context: PackContext, where?: string) {
     this.#context = context;
+    this.filter = where === undefined ? undefined : new SampleFilter(where);
   }
 
   skip(name: string, reason: string): void {
@@ -108,7 +121,8 @@ export class PackTally {
   report(): PackReport {
     const { packed, skipped, shards, bytes } = this;
     const skippedByReason = Object.fromEntries([...this.#byReason].sort(([a], [b]) => (a < b ? -1 : 1)));
-    return { packed, skipped, shards, bytes, skippedByReason, skippedNamed: this.#named };
+    const filter = this.filter === undefined ? {} : { filter: this.filter.report() };
+    return { packed, skipped, shards, bytes, skippedByReason, skippedNamed: this.#named, ...filter };
   }
 }
 
@@ -119,16 +133,19 @@ export class PackTally {
  */
 export async function pack(options: PackOptions, context: PackContext): Promise<PackResult> {
   const { source } = options;
-  const tally = new PackTally(context);
+  const tally = new PackTally(context, options.where);
+  if (source.kind === 'manifest') return filterManifest(source.key, options, tally, context);
   const entries =
     source.kind === 'tars'
       ? await indexTars(source, options, tally, context)
       : await packShards(options, tally, context);
+  tally.filter?.checkColumns();
+  tally.filter?.assertKept();
   const report = tally.report();
   if (entries.length === 0) {
     throw new CoveyError(
       'INVALID_ARGUMENT',
-      `Cannot pack ${options.name}: no usable sample: ${JSON.stringify(report.skippedByReason)} left out`,
+      `Cannot pack ${options.name}: no usable sample: ${JSON.stringify(report.skippedByReason)} left out${'image-without-caption' in report.skippedByReason ? '; --captions none packs pictures alone' : ''}`,
       { fields: { report } },
     );
   }
@@ -146,15 +163,63 @@ export async function pack(options: PackOptions, context: PackContext): Promise<
     sampleCount: entries.reduce((sum, entry) => sum + entry.samples, 0),
     shards: [...entries],
     sources: { ...credits, ...options.sources },
+    ...(tally.classes.size === 0 ? {} : { classes: [...tally.classes].sort(byCodePoint) }),
+    ...(options.where === undefined ? {} : { filter: { where: options.where } }),
     createdBy: 'covey pack',
   };
+  return storeManifest(manifest, 'manifest.json', options, report, context);
+}
+
+/** A new manifest over the shards of another. The tars are not copied, and the other stays as it is. */
+async function filterManifest(
+  key: string,
+  options: PackOptions,
+  tally: PackTally,
+  context: PackContext,
+): Promise<PackResult> {
+  const { filter } = tally;
+  const { signal } = context;
+  if (filter === undefined || options.where === undefined) {
+    throw new CoveyError(
+      'INVALID_ARGUMENT',
+      `Cannot pack ${key}: it is packed already; say which samples with --where`,
+    );
+  }
+  const dataset = await openDataset(options.destination, key, signal === undefined ? {} : { signal });
+  const prefix = key.slice(0, key.lastIndexOf('/') + 1);
+  const onShard = (entry: ShardEntry | undefined) => {
+    tally.packed += entry?.samples ?? 0;
+    tally.shards += entry === undefined ? 0 : 1;
+    tally.bytes += entry?.bytes ?? 0;
+    tally.progress();
+  };
+  const shards = await filterShards(dataset, { prefix, filter, onShard }, signal);
+  filter.assertKept();
+  const manifest: DatasetManifest = {
+    ...dataset.manifest,
+    name: options.name || dataset.manifest.name,
+    sampleCount: shards.reduce((sum, entry) => sum + entry.samples, 0),
+    shards,
+    filter: { where: options.where, ofManifestSha256: dataset.sha256 },
+  };
+  return storeManifest(manifest, undefined, { ...options, prefix }, tally.report(), context);
+}
+
+/** Under its hash, and as `alias` for people. */
+async function storeManifest(
+  manifest: DatasetManifest,
+  alias: string | undefined,
+  options: PackOptions,
+  report: PackReport,
+  context: PackContext,
+): Promise<PackResult> {
   const bytes = encodeJson(manifest);
   const manifestSha256 = sha256Hex(bytes);
   const prefix = options.prefix ?? '';
   const manifestKey = `${prefix}manifest-${manifestSha256.slice(0, 16)}.json`;
   const call = context.signal === undefined ? {} : { signal: context.signal };
   await options.destination.put(manifestKey, bytes, call);
-  await options.destination.put(`${prefix}manifest.json`, bytes, call);
+  if (alias !== undefined) await options.destination.put(prefix + alias, bytes, call);
   return { manifest, manifestSha256, manifestKey, report };
 }
 
@@ -175,20 +240,28 @@ async function packShards(options: PackOptions, tally: PackTally, context: PackC
   };
   const prepared = mapInOrder(itemsOf(options, signal), options.concurrency ?? 4, async (item) => ({
     item,
-    outcome: await prepare(item, options, signal),
+    outcome: await prepare(item, options, tally.filter, signal),
   }));
   for await (const { item, outcome } of prepared) {
     throwIfAborted(signal);
-    if (typeof outcome === 'string') {
+    if (outcome === null) {
+      // Counted by the filter.
+    } else if (typeof outcome === 'string') {
       tally.skip(item.name, outcome);
     } else {
       await store(writer.add(outcome));
       tally.packed++;
+      if (namesClasses(options.source) && typeof outcome.label === 'string') tally.classes.add(outcome.label);
     }
     if ((tally.packed + tally.skipped) % 100 === 0) tally.progress();
   }
   await store(writer.finish());
   return entries;
+}
+
+/** Whether labels are folders' names. */
+function namesClasses(source: PackSource): boolean {
+  return source.kind === 'folder' && source.labels === 'folder';
 }
 
 function itemsOf(options: PackOptions, signal?: AbortSignal): AsyncIterable<SourceItem> | Iterable<SourceItem> {
@@ -202,15 +275,21 @@ function itemsOf(options: PackOptions, signal?: AbortSignal): AsyncIterable<Sour
     case 'icons':
       return iconSource(source.sets, source);
     case 'tars':
+    case 'manifest':
       throw new CoveyError('INTERNAL', 'existing tars are indexed, not packed');
   }
 }
 
-/** The picture as it will be stored, or the reason why it is left out. */
-async function prepare(item: SourceItem, options: PackOptions, signal?: AbortSignal): Promise<PackedPicture | string> {
+/** The picture as it will be stored, the reason why it is left out, or null where the filter does not want it. */
+async function prepare(
+  item: SourceItem,
+  options: PackOptions,
+  filter: SampleFilter | undefined,
+  signal?: AbortSignal,
+): Promise<PackedPicture | string | null> {
   if (item.kind === 'skip') return item.reason;
   try {
-    return await preparePicture(item, options, signal);
+    return await preparePicture(item, options, filter, signal);
   } catch (thrown) {
     if (CoveyError.is(thrown, 'DATA_CORRUPT') && typeof thrown.fields['reason'] === 'string')
       return thrown.fields['reason'];
@@ -218,12 +297,32 @@ async function prepare(item: SourceItem, options: PackOptions, signal?: AbortSig
   }
 }
 
-async function preparePicture(item: Candidate, options: PackOptions, signal?: AbortSignal): Promise<PackedPicture> {
+async function preparePicture(
+  item: Candidate,
+  options: PackOptions,
+  filter: SampleFilter | undefined,
+  signal?: AbortSignal,
+): Promise<PackedPicture | null> {
   const limits = { pixelsMax: options.pixelsMax ?? 50_000_000 };
   const bytes = await item.load(signal);
   const header = readImageHeader(bytes, limits);
-  const { captions, label, meta } = item;
-  const described = { captions, ...(label === undefined ? {} : { label }), ...(meta === undefined ? {} : { meta }) };
+  const { captions, captionSources, label, meta, columns } = item;
+  const { width, height } = header;
+  const row = {
+    ...meta,
+    caption: captions[0] ?? null,
+    ...(label === undefined ? {} : { label }),
+    width,
+    height,
+    ...columns,
+  };
+  if (filter !== undefined && !filter.keeps(row, item.name)) return null;
+  const described = {
+    captions,
+    ...(captionSources === undefined ? {} : { captionSources }),
+    ...(label === undefined ? {} : { label }),
+    ...(meta === undefined ? {} : { meta }),
+  };
   const { resize } = options;
   const fits = resize === undefined || Math.min(header.width, header.height) <= resize.shortestSide;
   const asIs = { bytes, extension: header.format === 'jpeg' ? 'jpg' : header.format, ...described };

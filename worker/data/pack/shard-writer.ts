@@ -6,6 +6,7 @@ export interface PackedPicture {
   readonly bytes: Uint8Array;
   readonly extension: string;
   readonly captions: readonly string[];
+  readonly captionSources?: readonly string[];
   readonly label?: IndexedSample['label'];
   readonly meta?: IndexedSample['meta'];
 }
@@ -38,17 +39,18 @@ export class ShardWriter {
   add(picture: PackedPicture): FinishedShard | undefined {
     const key = String(this.#sampleNumber++).padStart(9, '0');
     const encoder = new TextEncoder();
-    const { captions, label, meta } = picture;
+    const { captions, captionSources, label, meta } = picture;
     const sidecar = {
       ...meta,
       key,
       caption: captions[0],
       ...(captions.length > 1 ? { captions } : {}),
+      ...(captionSources === undefined ? {} : { captionSources }),
       ...(label === undefined ? {} : { label }),
     };
     const files: [string, Uint8Array][] = [
       [picture.extension, picture.bytes],
-      ['txt', encoder.encode(captions[0])],
+      ...(captions[0] === undefined ? [] : [['txt', encoder.encode(captions[0])] as [string, Uint8Array]]),
       ['json', encoder.encode(JSON.stringify(sidecar))],
     ];
     const size = files.reduce((sum, [, bytes]) => sum + TAR_BLOCK + paddedSize(bytes.byteLength), 0);
@@ -90,12 +92,13 @@ export class ShardWriter {
       extents[extension] = [this.#bytes + TAR_BLOCK, size];
       this.#bytes += TAR_BLOCK + paddedSize(size);
     }
-    const { captions, label, meta } = picture;
+    const { captions, captionSources, label, meta } = picture;
     this.#samples.push({
       key,
       image: picture.extension,
       files: extents,
       captions: [...captions],
+      ...(captionSources === undefined ? {} : { captionSources: [...captionSources] }),
       ...(label === undefined ? {} : { label }),
       ...(meta === undefined ? {} : { meta }),
     });

@@ -4,10 +4,12 @@ import path from 'node:path';
 import { createInterface } from 'node:readline';
 import { parse } from 'csv-parse';
 import { CoveyError, throwIfAborted } from '../../../common/errors.ts';
-import { type SourceItem, skip } from './candidate.ts';
+import { captionsFrom } from '../tar-samples.ts';
+import { type Candidate, type SourceItem, skip } from './candidate.ts';
 import { loadFile } from './folder-source.ts';
 
 const IMAGE_COLUMNS = ['image', 'filepath', 'path', 'file', 'filename', 'file_name', 'image_path'];
+const NUMBER = /^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$/;
 const CAPTION_COLUMNS = ['caption', 'captions', 'title', 'text'];
 
 export interface TableSourceOptions {
@@ -18,6 +20,12 @@ export interface TableSourceOptions {
   /** Default: the first of the usual names that the table has. */
   readonly imageColumn?: string;
   readonly captionColumn?: string;
+  /** Several columns of captions, kept with their names as sources; instead of `captionColumn`. */
+  readonly captionKeys?: readonly string[];
+  /** False: no captions. Default true. */
+  readonly captions?: boolean;
+  /** Columns that are kept in the index as `meta`. */
+  readonly metaKeys?: readonly string[];
   readonly fileBytesMax: number;
 }
 
@@ -93,24 +101,47 @@ function rowItem(
 ): SourceItem {
   if (row === undefined) return skip(at, 'not-json');
   const imageColumn = column(row, options.imageColumn, IMAGE_COLUMNS, 'picture');
-  const captionColumn = column(row, options.captionColumn, CAPTION_COLUMNS, 'caption');
+  const described = captionsOf(row, options);
   const image = String(row[imageColumn] ?? '').trim();
-  const captions = [row[captionColumn]]
-    .flat()
-    .map((caption) => String(caption ?? '').trim())
-    .filter((caption) => caption !== '');
   if (image === '') return skip(at, 'caption-without-image');
   const file = path.resolve(root, image);
   if (image.includes('\0') || !file.startsWith(root + path.sep)) return skip(image, 'traversal-name');
-  if (captions.length === 0) return skip(image, 'image-without-caption');
+  if (options.captions !== false && described.captions.length === 0) return skip(image, 'image-without-caption');
   const relative = path.relative(root, file);
   return {
     kind: 'candidate',
     name: relative,
-    captions,
-    meta: { path: relative },
+    ...described,
+    meta: { path: relative, ...columnsOf(row, options.metaKeys ?? []) },
+    columns: columnsOf(row, Object.keys(row)),
     load: () => loadFile(file, options.fileBytesMax, signal),
   };
+}
+
+function captionsOf(row: Row, options: TableSourceOptions): Pick<Candidate, 'captions' | 'captionSources'> {
+  if (options.captions === false) return { captions: [] };
+  if (options.captionKeys !== undefined) {
+    for (const name of options.captionKeys) column(row, name, [], 'caption');
+    return captionsFrom(options.captionKeys, (name) => row[name]);
+  }
+  const captionColumn = column(row, options.captionColumn, CAPTION_COLUMNS, 'caption');
+  const captions = [row[captionColumn]]
+    .flat()
+    .map((caption) => String(caption ?? '').trim())
+    .filter((caption) => caption !== '');
+  return { captions };
+}
+
+/** Scalars by name. A CSV has only text: what reads as a number is one, and nothing at all is missing. */
+function columnsOf(row: Row, names: readonly string[]): NonNullable<Candidate['meta']> {
+  const columns: NonNullable<Candidate['meta']> = {};
+  for (const name of names) {
+    const value = row[name];
+    if (value === null || value === '' || typeof value === 'number' || typeof value === 'boolean')
+      columns[name] = value === '' ? null : value;
+    else if (typeof value === 'string') columns[name] = NUMBER.test(value) ? Number(value) : value;
+  }
+  return columns;
 }
 
 function column(row: Row, wanted: string | undefined, usual: readonly string[], what: string): string {

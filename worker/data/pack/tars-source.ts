@@ -1,9 +1,12 @@
 import { CoveyError } from '../../../common/errors.ts';
-import { encodeJson, SHARD_INDEX_VERSION, type ShardEntry } from '../manifest.ts';
+import { indexedRow } from '../filter/filter-manifest.ts';
+import { parquetRowsBeside } from '../filter/parquet.ts';
+import type { SampleFilter } from '../filter/sample-filter.ts';
+import { encodeJson, type IndexedSample, SHARD_INDEX_VERSION, type ShardEntry } from '../manifest.ts';
 import { mapInOrder } from '../map-in-order.ts';
 import { sha256Hex } from '../sha256.ts';
 import { listTar, objectChunks } from '../tar-index.ts';
-import { samplesOfTar } from '../tar-samples.ts';
+import { type IndexedTar, samplesOfTar, type TarReading } from '../tar-samples.ts';
 import { byCodePoint } from './candidate.ts';
 import type { PackContext, PackOptions, PackTally } from './pack.ts';
 import { indexKey } from './shard-writer.ts';
@@ -11,6 +14,8 @@ import { indexKey } from './shard-writer.ts';
 export interface TarsSourceOptions {
   /** Keys of the tars in the destination store, under `prefix`. Default: every `.tar` under `prefix`. */
   readonly keys?: readonly string[];
+  /** What is taken from each. */
+  readonly reading?: TarReading;
 }
 
 /**
@@ -35,7 +40,9 @@ export async function indexTars(
   if (keys.length === 0)
     throw new CoveyError('NOT_FOUND', `Cannot index tars: there is no .tar under ${options.destination.url}/${prefix}`);
   const entries: ShardEntry[] = [];
-  for await (const entry of mapInOrder(keys, 2, (key) => indexTar(key, options, tally, context))) {
+  for await (const entry of mapInOrder(keys, 2, (key) =>
+    indexTar(key, source.reading ?? {}, options, tally, context),
+  )) {
     if (entry !== undefined) entries.push(entry);
     tally.progress();
   }
@@ -53,6 +60,7 @@ async function tarKeys(options: PackOptions, signal?: AbortSignal): Promise<stri
 /** Undefined where the tar holds no usable sample. */
 async function indexTar(
   key: string,
+  reading: TarReading,
   options: PackOptions,
   tally: PackTally,
   context: PackContext,
@@ -64,8 +72,11 @@ async function indexTar(
   if (object === null)
     throw new CoveyError('NOT_FOUND', `Cannot index ${key}: it does not exist in ${destination.url}`);
   const listing = await listTar(objectChunks(destination, object, call), context.signal);
-  const { samples, skipped } = samplesOfTar(listing);
-  for (const one of skipped) tally.skip(`${key}:${one.name}`, one.reason);
+  const indexed = samplesOfTar(listing, reading);
+  for (const one of indexed.skipped) tally.skip(`${key}:${one.name}`, one.reason);
+  const { filter } = tally;
+  const samples = filter === undefined ? indexed.samples : await kept(key, indexed, filter, options, context.signal);
+  if (samples.length === 0 && indexed.samples.length > 0) return undefined;
   if (samples.length === 0) {
     tally.skip(key, 'empty-tar');
     return undefined;
@@ -86,4 +97,22 @@ async function indexTar(
   tally.shards++;
   tally.bytes += listing.bytes;
   return entry;
+}
+
+/** By the json beside each picture, and by the parquet file beside the tar for columns that no json has. */
+async function kept(
+  key: string,
+  { samples, sidecars }: IndexedTar,
+  filter: SampleFilter,
+  { destination }: PackOptions,
+  signal: AbortSignal | undefined,
+): Promise<readonly IndexedSample[]> {
+  const rows = samples.map((sample, i) => ({ ...sidecars[i], ...indexedRow(sample) }));
+  const lacking = filter.where.columns.filter((name) => !rows.some((row) => Object.hasOwn(row, name)));
+  const beside = lacking.length === 0 ? undefined : await parquetRowsBeside(destination, key, lacking, signal);
+  const chosen = samples.filter((sample, i) =>
+    filter.keeps({ ...beside?.get(sample.key), ...rows[i] }, `${key}/${sample.key}`),
+  );
+  filter.checkColumns();
+  return chosen;
 }
