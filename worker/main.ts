@@ -14,7 +14,7 @@ import { Closers } from './closers.ts';
 import { startCommsThread } from './collectives/comms-channel.ts';
 import type { Assignment } from './control/assignment.ts';
 import { CommitReporter } from './control/commit-reporter.ts';
-import { CoordinatorLink, type StepReport } from './control/coordinator-link.ts';
+import { CoordinatorLink, type EvaluationReport, type StepReport } from './control/coordinator-link.ts';
 import { HeartbeatLoop } from './control/heartbeat-loop.ts';
 import { checkCaptions } from './data/check-captions.ts';
 import { checkLabels } from './data/label-index.ts';
@@ -22,6 +22,7 @@ import { LaneLoader } from './data/lane-loader.ts';
 import { openTokenizerFor } from './data/open-tokenizer.ts';
 import { ShardCache } from './data/shard-cache.ts';
 import { openTrainingData, shardReaderFor } from './data/training-data.ts';
+import { openHeldOut } from './eval/open-held-out.ts';
 import { checkModelFor, OBJECTIVE_INPUTS } from './objectives/objective-inputs.ts';
 import { PrefetchedSteps } from './prefetched-steps.ts';
 import { Session } from './session.ts';
@@ -205,14 +206,20 @@ class WorkerProcess {
       if (labels) await checkLabels(part, config.loss.classes!, signal);
     }
     const cacheDir = this.#options.cacheDir ?? config.data.cacheDir ?? path.join(os.homedir(), '.cache', 'covey');
-    const cache = shardReaderFor(training, ({ store }) =>
+    const openCache = ({ store: of }: { readonly store: ObjectStore }) =>
       this.#closers.add(
         new ShardCache(
           { dir: cacheDir, bytesMax: config.data.cacheBytesMax },
-          { store, logger, metrics: this.#telemetry.cacheMetrics },
+          { store: of, logger, metrics: this.#telemetry.cacheMetrics },
         ),
         (it) => it.close(),
-      ),
+      );
+    const cache = shardReaderFor(training, openCache);
+    const evaluated = await openHeldOut(
+      config,
+      model,
+      { openStore: openDataStore, openCache, tokenizer, logger },
+      signal,
     );
     const loader = new LaneLoader(
       {
@@ -292,6 +299,7 @@ class WorkerProcess {
       comms,
       steps,
       checkpointer,
+      evaluated,
       stateBuffer,
     };
   }
@@ -320,6 +328,7 @@ class WorkerProcess {
       await it.flush(FLUSH_TIMEOUT_MS);
       it.close();
     });
+    const evaluations = this.#newEvaluationReporter(logger);
     const session: Session = new Session(
       memberId,
       parts,
@@ -340,11 +349,29 @@ class WorkerProcess {
           const overBudget = budget.add((loaded.consumed.length * globalBatch) / lanes, loaded.replaced.length);
           if (overBudget) void this.#fail(overBudget, session);
         },
+        onEvaluated: async (evaluation, generation) => {
+          evaluations.report({ generation, evaluation });
+          await evaluations.flush(FLUSH_TIMEOUT_MS);
+        },
         onFailure: (error) => void this.#fail(error, session),
       },
       logger,
     );
     return session;
+  }
+
+  #newEvaluationReporter(logger: Logger): CommitReporter<EvaluationReport> {
+    const reporter = new CommitReporter<EvaluationReport>({
+      // Equal on every member: what differs is the step's digest, and that is compared where steps are.
+      send: async (report) => {
+        await this.#link.reportEvaluation(report);
+        return { diverged: false };
+      },
+      onDiverged: () => undefined,
+      clock: this.#clock,
+      logger,
+    });
+    return this.#closers.add(reporter, (it) => it.close());
   }
 
   /** Tells the coordinator, which ends the run for everyone; the session then hears LEAVE. */

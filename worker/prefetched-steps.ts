@@ -1,6 +1,6 @@
 import { assert } from '../common/errors.ts';
 import type { Logger } from '../common/log.ts';
-import type { LaneBuffers, LaneLoader } from './data/lane-loader.ts';
+import { type LaneBuffers, type LaneLoader, sharedLaneBuffers } from './data/lane-loader.ts';
 import { type PrefetchedLane, Prefetcher } from './data/prefetcher.ts';
 import type { StepSource } from './session-modules.ts';
 import type { LoadedStep } from './train/step-loop.ts';
@@ -40,7 +40,7 @@ export class PrefetchedSteps implements StepSource {
     this.#lanes = Array.from({ length: lanes.end - lanes.begin }, (_, index) => lanes.begin + index);
     // One step is being computed while the others are loaded.
     const wanted = this.#lanes.length * (this.#options.prefetchSteps + 1);
-    while (this.#slots.length < wanted) this.#slots.push(this.#newSlot());
+    while (this.#slots.length < wanted) this.#slots.push(sharedLaneBuffers(this.#loader.geometry));
     this.#prefetcher = new Prefetcher(
       { slots: this.#slots.slice(0, wanted) },
       { loader: this.#loader, logger: this.#logger },
@@ -80,16 +80,6 @@ export class PrefetchedSteps implements StepSource {
     this.#prefetcher = undefined;
     if (old) this.#retiring = this.#retiring.then(() => old.close());
     await this.#retiring;
-  }
-
-  #newSlot(): LaneBuffers {
-    const { pixelBytes, tokenCount, labelCount, seedCount } = this.#loader.geometry;
-    return {
-      pixels: new Uint8Array(new SharedArrayBuffer(pixelBytes)),
-      tokens: new Int32Array(new SharedArrayBuffer(4 * tokenCount)),
-      labels: new Int32Array(new SharedArrayBuffer(4 * labelCount)),
-      seeds: new Uint32Array(new SharedArrayBuffer(4 * seedCount)),
-    };
   }
 }
 

@@ -2,6 +2,7 @@ import type { ModelConfig, RunConfig } from '../common/config/run-config.ts';
 import type { ObjectStore } from '../common/objectstore/object-store.ts';
 import type { Checkpointer } from './checkpoint/checkpointer.ts';
 import type { CommsThread } from './collectives/comms-channel.ts';
+import type { EvaluatedDataset } from './eval/evaluation.ts';
 import type { ComputeHandle } from './train/compute-handle.ts';
 import type { ComputeReady } from './train/compute-protocol.ts';
 import type { LoadedStep } from './train/step-loop.ts';
@@ -31,6 +32,8 @@ export interface SessionModules {
   readonly comms: CommsControl;
   readonly steps: StepSource;
   readonly checkpointer: Checkpointer;
+  /** Held-out data to evaluate; empty where the config names none. */
+  readonly evaluated: readonly EvaluatedDataset[];
   /** Shared memory of one training state: for healing and loading. */
   readonly stateBuffer: SharedArrayBuffer;
 }

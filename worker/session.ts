@@ -1,9 +1,11 @@
-import { CoveyError } from '../common/errors.ts';
+import { evaluationDue } from '../common/config/eval-config.ts';
+import { CoveyError, throwIfAborted } from '../common/errors.ts';
 import type { Logger } from '../common/log.ts';
 import { readCheckpointInto, readManifest } from './checkpoint/read-checkpoint.ts';
 import type { CheckpointFacts } from './checkpoint/write-checkpoint.ts';
 import type { Assignment, MemberState } from './control/assignment.ts';
 import { Mailbox } from './control/mailbox.ts';
+import { type Evaluation, evaluate } from './eval/evaluation.ts';
 import type { SessionModules } from './session-modules.ts';
 import { StateView } from './train/state-layout.ts';
 import { type AppliedStep, type LoadedStep, runSteps } from './train/step-loop.ts';
@@ -24,6 +26,8 @@ export interface SessionEvents {
   /** A step's data is there and will be computed; it may still be given up. */
   onLoaded(loaded: LoadedStep, generation: number): void;
   onApplied(applied: AppliedStep, generation: number): void;
+  /** Resolves once the coordinator was told, or cannot be for now. */
+  onEvaluated(evaluation: Evaluation, generation: number): Promise<void>;
   /** The run cannot go on here. The session waits for the coordinator's verdict. */
   onFailure(error: CoveyError): void;
   onPhase(bucket: 'rendezvous' | 'recovery' | 'productive'): void;
@@ -44,6 +48,8 @@ export class Session {
   #interrupt = new AbortController();
   #stepping: Promise<void> | undefined;
   #status: SessionStatus;
+  /** Step whose weights were evaluated last. */
+  #evaluatedStep = 0;
 
   constructor(memberId: string, modules: SessionModules, events: SessionEvents, logger: Logger) {
     this.#memberId = memberId;
@@ -130,12 +136,32 @@ export class Session {
         return false;
       case 'CHECKPOINT_AND_LEAVE':
         await this.#quiesce(assignment);
-        if (assignment.members[0]?.memberId === this.#memberId) await this.#checkpointNow(assignment);
+        if (assignment.members[0]?.memberId === this.#memberId) await this.#checkpointNow(assignment, signal);
         return false;
       case 'LEAVE':
         await this.#quiesce(assignment);
         return true;
     }
+  }
+
+  /** Evaluates the weights after `step` updates, this worker's lanes of it, or all of them alone: the figures are the same. */
+  async #evaluate(step: number, assignment: Assignment, alone: boolean, signal: AbortSignal): Promise<void> {
+    throwIfAborted(signal);
+    const { compute, config, evaluated } = this.#modules;
+    const me = assignment.members.find((member) => member.memberId === this.#memberId);
+    if (me === undefined) return;
+    const lanes = alone ? { begin: 0, end: config.train.lanes } : { begin: me.laneBegin, end: me.laneEnd };
+    const { generation } = assignment;
+    const { epoch } = compute;
+    this.#logger.debug({ step, generation, alone }, 'evaluation begins');
+    const evaluation = await evaluate(
+      { step, lanes },
+      evaluated,
+      (part) => compute.request({ kind: 'evaluate', epoch, generation, step, part, alone }),
+      signal,
+    );
+    this.#evaluatedStep = step;
+    await this.#events.onEvaluated(evaluation, generation);
   }
 
   /** Stops stepping: what is in flight is applied after all or given up. Then the applied step is final for this generation. */
@@ -254,6 +280,8 @@ export class Session {
           this.#update({ appliedStep: applied.loaded.step + 1, weightsDigest: applied.reply.weightsDigest }, false);
           this.#events.onApplied(applied, assignment.generation);
         },
+        evaluationDue: (step) => evaluationDue(config.eval, step, config.train.steps),
+        evaluate: (step, evalSignal) => this.#evaluate(step, assignment, false, evalSignal),
         afterQueued: (step) => {
           const due = step % config.checkpoint.everySteps === 0 && step < config.train.steps;
           if (isWriter && due) checkpointer.begin(step, this.#checkpointFacts(assignment.generation));
@@ -263,7 +291,12 @@ export class Session {
     ).catch((thrown) => this.#fail(CoveyError.from(thrown)));
   }
 
-  async #checkpointNow(assignment: Assignment): Promise<void> {
+  async #checkpointNow(assignment: Assignment, signal: AbortSignal): Promise<void> {
+    const { config } = this.#modules;
+    const step = assignment.startStep;
+    // The evaluation of the last step fell into a generation that ended: one can make it alone.
+    if (evaluationDue(config.eval, step, config.train.steps) && this.#evaluatedStep !== step)
+      await this.#evaluate(step, assignment, true, signal);
     await this.#modules.checkpointer.takeNow(assignment.startStep, this.#checkpointFacts(assignment.generation));
   }
 

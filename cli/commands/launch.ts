@@ -6,8 +6,10 @@ import { elementCount } from '../../models/clip/parameter-shapes.ts';
 import { resolveModelConfig } from '../../models/model-config.ts';
 import type { Run } from '../../proto/gen/covey/v1/Run.ts';
 import type { RunClient } from '../../proto/run-client.ts';
+import { openDataset, splitManifestUrl } from '../../worker/data/dataset.ts';
 import type { TrainingData } from '../../worker/data/training-data.ts';
-import { checkModelFor } from '../../worker/objectives/objective-inputs.ts';
+import { checkEvalData, checkEvalObjective } from '../../worker/eval/check-held-out.ts';
+import { checkModelFor, OBJECTIVE_INPUTS } from '../../worker/objectives/objective-inputs.ts';
 import { parameterSpecsFor } from '../../worker/objectives/trained-parameters.ts';
 import { checkEngineFor } from '../../worker/train/check-engine.ts';
 import { checkParameterRules } from '../../worker/train/check-parameters.ts';
@@ -15,6 +17,7 @@ import { startLocalCluster } from '../cluster/local-cluster.ts';
 import type { CommandContext } from '../context.ts';
 import { EXIT, type ExitCode } from '../exit-codes.ts';
 import { endText, followRun } from '../follow-run.ts';
+import { withStore } from '../open-store.ts';
 import { type EngineChoice, engineOption, wholeNumber } from '../option-values.ts';
 import { exitCodeOfState, runCommand } from '../run-command.ts';
 import { withRunClient } from '../run-connection.ts';
@@ -55,6 +58,7 @@ export function addLaunchCommand(program: Command): void {
         const { config } = await readConfig(context, file, sets);
         checkTraining(config, context);
         await checkObjective(config, context);
+        await checkHeldOut(config, context);
         if (options.dryRun) return dryRun(context, config);
         if (options.local !== undefined) return launchLocally(context, config, options.local, options.resume ?? false);
         return launch(context, config, { detach: options.detach ?? false, resume: options.resume ?? false });
@@ -74,6 +78,17 @@ function checkTraining(config: RunConfig, { output }: CommandContext): void {
 async function checkObjective(config: RunConfig, context: CommandContext): Promise<void> {
   checkModelFor(config, resolveModelConfig(config.model));
   await checkTrainingData(context, config);
+}
+
+/** Refuses evaluation tasks that the objective or the held-out data cannot serve. */
+async function checkHeldOut(config: RunConfig, context: CommandContext): Promise<void> {
+  checkEvalObjective(config, OBJECTIVE_INPUTS[config.objective].captions);
+  for (const [i, { manifest }] of config.eval.datasets.entries()) {
+    const { storeUrl, key } = splitManifestUrl(manifest);
+    await withStore(context, storeUrl, async (store) =>
+      checkEvalData(config, i, await openDataset(store, key, { signal: context.signal }), context.signal),
+    );
+  }
 }
 
 interface SubmitOptions {

@@ -105,11 +105,17 @@ function resolvePaths(input: Record<string, unknown>, folderOf: (keys: readonly 
   for (const keys of PATH_KEYS) replace(keys, (value) => path.resolve(folderOf(keys), value));
 }
 
-/** With one for each dataset of a mixture. */
+/** With one for each dataset of a mixture, and those of every held-out dataset. */
 function urlKeysOf(input: unknown): readonly (readonly string[])[] {
-  const mixture = valueAt(input, ['data', 'mixture']);
-  const mixed = Array.isArray(mixture) ? mixture.map((_, i) => ['data', 'mixture', String(i), 'manifest']) : [];
-  return [...URL_KEYS, ...mixed];
+  const listed = (keys: readonly string[]) => {
+    const list = valueAt(input, keys);
+    return Array.isArray(list) ? list.map((_, i) => [...keys, String(i)]) : [];
+  };
+  return [
+    ...URL_KEYS,
+    ...listed(['data', 'mixture']).map((keys) => [...keys, 'manifest']),
+    ...listed(['eval', 'datasets']).flatMap((keys) => ['manifest', 'fit'].map((key) => [...keys, key])),
+  ];
 }
 
 /** A key in a URL would be printed, logged and stored with every checkpoint. */

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { augmentSchema } from './augment-config.ts';
-import { evalSchema } from './eval-config.ts';
+import { evalProblems, evalSchema } from './eval-config.ts';
 import { lossProblems, lossSchema, objectiveSchema } from './loss-config.ts';
 import { memoryProblems, memoryShape } from './memory-config.ts';
 import { captionsSchema, dataProblems, mixtureSchema } from './mixture-config.ts';
@@ -205,6 +205,7 @@ export const runConfigSchema = z
       });
     }
     for (const problem of dataProblems(config.data)) context.addIssue({ code: 'custom', ...problem });
+    for (const problem of evalProblems(config.eval)) context.addIssue({ code: 'custom', ...problem });
     for (const problem of lossProblems(config)) context.addIssue({ code: 'custom', ...problem });
     for (const problem of memoryProblems(config)) context.addIssue({ code: 'custom', ...problem });
     const { cooldownSteps, milestones } = config.train.optimizer;

@@ -1,7 +1,9 @@
 import { describe, expect, it } from 'vitest';
 import { type RunConfig, runConfigSchema } from '../../common/config/run-config.ts';
 import { resolveModelConfig } from '../../models/model-config.ts';
+import { checkEvalData, checkEvalObjective } from '../../worker/eval/check-held-out.ts';
 import { checkModelFor } from '../../worker/objectives/objective-inputs.ts';
+import { makeDataset, memoryStore, picture } from '../support/datasets.ts';
 
 function parse(change: object, train: object = {}) {
   return runConfigSchema.safeParse({
@@ -36,6 +38,40 @@ describe('a run is refused before any worker starts', () => {
       'loss.classes is for objectives supcon and supervised, objective is clip',
       'loss.labelSmoothing is for objective supervised, objective is clip',
     ]);
+  });
+
+  it('where held-out data are never looked at, doubled, or asked with a template that has no place for the class', () => {
+    const datasets = [{ manifest: 'file:///a', tasks: ['retrieval'] }];
+    expect(problemsOf({ eval: { everySteps: 5 } })).toEqual([
+      'eval.datasets is empty, eval.everySteps is 5; name held-out data',
+    ]);
+    expect(problemsOf({ eval: { datasets } })).toEqual([
+      'eval.everySteps is 0: eval.datasets would never be looked at',
+    ]);
+    expect(problemsOf({ eval: { everySteps: 5, datasets: [...datasets, ...datasets] } })).toEqual([
+      'eval.datasets.1.name is the name of another dataset: val',
+    ]);
+    const templates = ['a photo of a thing'];
+    expect(problemsOf({ eval: { everySteps: 5, datasets: [{ ...datasets[0], templates }] } })).toEqual([
+      'eval.datasets.0.templates has one without {}: "a photo of a thing"',
+    ]);
+  });
+
+  it('where a task needs a text tower, labels or whole batches that are not there', async () => {
+    const evaluating = (tasks: string[], change: object = {}) =>
+      parse({ eval: { everySteps: 5, datasets: [{ manifest: 'file:///a', tasks }] }, ...change }).data!;
+    const zeroshot = evaluating(['health', 'zeroshot'], { objective: 'simclr' });
+    expect(() => checkEvalObjective(zeroshot, false)).toThrow(
+      /eval.datasets.0.tasks has zeroshot, which needs a text tower/,
+    );
+    expect(() => checkEvalObjective(zeroshot, true)).not.toThrow();
+    const image = await picture(1);
+    const small = await makeDataset(memoryStore(), [[{ image, caption: 'one' }]]);
+    await expect(checkEvalData(evaluating(['loss']), 0, small)).rejects.toThrow(/whole batches of 8.*have 1 samples/);
+    await expect(checkEvalData(evaluating(['knn']), 0, small)).rejects.toThrow(
+      /has knn, which needs labels: 0.tar\/0 has none/,
+    );
+    await expect(checkEvalData(evaluating(['retrieval']), 0, small)).resolves.toBeUndefined();
   });
 
   it('where numbers make no sense', () => {

@@ -16,6 +16,7 @@ import { openObjectStore } from '../../common/objectstore/open.ts';
 import { RandomStream } from '../../common/random.ts';
 import { startCoordinator } from '../../coordinator/main.ts';
 import { trainBpe } from '../../models/tokenizer/bpe-trainer.ts';
+import type { Evaluation } from '../../proto/gen/covey/v1/Evaluation.ts';
 import type { StepRecord } from '../../proto/gen/covey/v1/StepRecord.ts';
 import { RunClient } from '../../proto/run-client.ts';
 import { pack } from '../../worker/data/pack/pack.ts';
@@ -104,6 +105,7 @@ export function testConfig(
       ...change['train'],
     },
     checkpoint: { everySteps: 1000, ...change['checkpoint'] },
+    eval: change['eval'],
     workers: { min: 1, expected: 1, joinWaitSeconds: 20, ...change['workers'] },
     timing: { collectiveTimeoutSeconds: 20, drainSeconds: 10, ...change['timing'] },
   });
@@ -123,6 +125,8 @@ export interface FinishedRun {
   readonly state: string;
   readonly reason: string;
   readonly finalDigest: string;
+  /** By step, as they were reported last. */
+  readonly evaluations: ReadonlyMap<number, Evaluation>;
 }
 
 /** NATS, coordinator (in this process) and worker processes that can be killed. Everything lies in one temporary folder. */
@@ -223,10 +227,12 @@ export class TrainingCluster {
   ): Promise<FinishedRun> {
     const client = this.client();
     const byStep = new Map<number, StepRecord>();
+    const evaluations = new Map<number, Evaluation>();
     let state = '';
     let reason = '';
     try {
-      for await (const { run: view, step } of client.watchRun(run, signal ? { signal } : {})) {
+      for await (const { run: view, step, evaluation } of client.watchRun(run, signal ? { signal } : {})) {
+        if (evaluation) evaluations.set(evaluation.step, evaluation);
         if (view) ({ state, reason } = view);
         if (step && step.step > 0) {
           byStep.set(step.step, step);
@@ -245,6 +251,7 @@ export class TrainingCluster {
       state,
       reason,
       finalDigest: records.at(-1)?.weightsDigest ?? '',
+      evaluations,
     };
   }
 

@@ -16,6 +16,7 @@ function newSession() {
       train: { steps: 10, lanes: 4 },
       timing: { collectiveTimeoutSeconds: 1 },
       checkpoint: { everySteps: 5 },
+      eval: { everySteps: 0 },
     },
     ready: { ...LAYOUT, parameters: [], weightsDigest: 'seed' },
     stateBuffer: new SharedArrayBuffer(stateBytes(LAYOUT)),
@@ -47,6 +48,7 @@ function newSession() {
     onLoaded: () => {},
     onApplied: () => {},
     onFailure: () => {},
+    onEvaluated: async () => undefined,
     onPhase: () => {},
   };
   return { session: new Session('me', modules, events, silentLogger), asked };

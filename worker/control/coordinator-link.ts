@@ -5,6 +5,7 @@ import type { Assignment as WireAssignment } from '../../proto/gen/covey/v1/Assi
 import type { JoinResponse } from '../../proto/gen/covey/v1/JoinResponse.ts';
 import type { WorkerClient } from '../../proto/worker-client.ts';
 import type { WrittenCheckpoint } from '../checkpoint/write-checkpoint.ts';
+import type { Evaluation } from '../eval/evaluation.ts';
 import type { SessionStatus } from '../session.ts';
 import type { AppliedStep } from '../train/step-loop.ts';
 import type { Assignment, Phase } from './assignment.ts';
@@ -22,6 +23,11 @@ export interface StepReport {
   readonly generation: number;
   readonly globalBatch: number;
   readonly applied: AppliedStep;
+}
+
+export interface EvaluationReport {
+  readonly generation: number;
+  readonly evaluation: Evaluation;
 }
 
 const PHASES: Readonly<Record<string, Phase>> = {
@@ -123,6 +129,22 @@ export class CoordinatorLink {
       { timeoutMs: REPORT_TIMEOUT_MS },
     );
     return { diverged };
+  }
+
+  async reportEvaluation({ generation, evaluation }: EvaluationReport): Promise<void> {
+    const { run, memberId } = this.joined;
+    const { step, metrics, weightsDigest, seconds } = evaluation;
+    const similarities = evaluation.similarities.map(({ counts, ...one }) => ({ ...one, counts: [...counts] }));
+    const timeSeconds = Date.now() / 1000;
+    await this.#client.reportEvaluation(
+      {
+        run,
+        memberId,
+        generation,
+        evaluation: { step, generation, metrics: { ...metrics }, similarities, weightsDigest, seconds, timeSeconds },
+      },
+      { timeoutMs: REPORT_TIMEOUT_MS },
+    );
   }
 
   async commitCheckpoint(written: WrittenCheckpoint, generation: number): Promise<void> {

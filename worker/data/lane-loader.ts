@@ -302,3 +302,13 @@ export class LaneLoader {
     );
   }
 }
+
+/** Memory for one lane that several threads see. */
+export function sharedLaneBuffers({ pixelBytes, tokenCount, labelCount, seedCount }: LaneGeometry): LaneBuffers {
+  return {
+    pixels: new Uint8Array(new SharedArrayBuffer(pixelBytes)),
+    tokens: new Int32Array(new SharedArrayBuffer(4 * tokenCount)),
+    labels: new Int32Array(new SharedArrayBuffer(4 * labelCount)),
+    seeds: new Uint32Array(new SharedArrayBuffer(4 * seedCount)),
+  };
+}

@@ -4,6 +4,7 @@ import type { EngineName } from '../../engine/capabilities.ts';
 import type { EngineMemory, FallbackUse } from '../../engine/index.ts';
 import type { ComputeEnd } from '../collectives/sync-collectives.ts';
 import type { EmbeddingHealth } from '../eval/embedding-health.ts';
+import type { EvalBlock, EvalFacts, EvaluationFigures } from '../eval/held-out-evaluator.ts';
 import type { FittedMicroBatch } from './fit-micro-batch.ts';
 import type { StepResult } from './lane-trainer.ts';
 import type { StateLayout } from './state-layout.ts';
@@ -47,10 +48,31 @@ export type ComputeRequest =
       readonly step: number;
       readonly lanes: readonly LaneSlot[];
     }
+  | {
+      readonly kind: 'evaluate';
+      readonly epoch: number;
+      readonly generation: number;
+      /** Updates in the weights that are evaluated. */
+      readonly step: number;
+      readonly part: EvaluationPart;
+      /** This worker holds all lanes and asks nobody: the same figures. */
+      readonly alone: boolean;
+    }
   | { readonly kind: 'exportState'; readonly buffer: SharedArrayBuffer; readonly step: number }
   | { readonly kind: 'importState'; readonly buffer: SharedArrayBuffer }
   | { readonly kind: 'digest' }
   | { readonly kind: 'close' };
+
+/** An evaluation is made of these, in this order; the same parts on every worker, each with its own lanes. */
+export type EvaluationPart =
+  | { readonly do: 'begin'; readonly facts: EvalFacts; readonly isFirst: boolean }
+  | { readonly do: 'pictures'; readonly part: 'test' | 'fit'; readonly blocks: readonly EvalBlock[] }
+  | { readonly do: 'classTexts'; readonly blocks: readonly EvalBlock[] }
+  | { readonly do: 'lossBatch'; readonly lanes: readonly LaneSlot[] }
+  | { readonly do: 'figures'; readonly lanes: { readonly begin: number; readonly end: number } };
+
+/** Of `figures`; null of the other parts. */
+export type EvaluationAnswer = (EvaluationFigures & { readonly weightsDigest: string }) | null;
 
 /** Kernels that the engine ran in JavaScript because it has none of its own. */
 export interface EngineFallback {
@@ -90,6 +112,7 @@ export interface ComputeReplies {
   initialise: ComputeReady;
   holdLanes: null;
   step: StepReply;
+  evaluate: EvaluationAnswer;
   exportState: null;
   importState: { readonly step: number; readonly weightsDigest: string };
   digest: string;

@@ -12,6 +12,7 @@ import {
 } from '../../engine/index.ts';
 import { learningRate } from '../../models/schedule.ts';
 import { SyncCollectives } from '../collectives/sync-collectives.ts';
+import { EvaluationThread } from '../eval/evaluation-thread.ts';
 import type { TrainedModel } from '../objectives/objective.ts';
 import { OBJECTIVE_INPUTS } from '../objectives/objective-inputs.ts';
 import type { BlockingCollectives } from './blocking-collectives.ts';
@@ -21,6 +22,7 @@ import {
   type ComputeAnswer,
   type ComputeRequest,
   type ComputeSetup,
+  type EvaluationAnswer,
   type StepReply,
 } from './compute-protocol.ts';
 import { type FittedMicroBatch, fitMicroBatch } from './fit-micro-batch.ts';
@@ -36,8 +38,10 @@ class ComputeThread {
   readonly #setup: ComputeSetup;
   readonly #engine: Engine;
   readonly #collectives: BlockingCollectives;
+  readonly #alone: BlockingCollectives;
   #model: TrainedModel | undefined;
   #trainer: LaneTrainer | undefined;
+  #evaluation: EvaluationThread | undefined;
   #watch: TensorWatch | undefined;
   /** Step the weights are ready for. */
   #nextStep = 0;
@@ -49,9 +53,8 @@ class ComputeThread {
     this.#setup = setup;
     this.#engine = engine;
     onHotFallback((use) => this.#newlyHot.push(use));
-    this.#collectives = setup.collectives
-      ? new SyncCollectives(setup.collectives)
-      : new SoloCollectives(setup.config.train.lanes, (target, source) => engine.addVectors(target, source));
+    this.#alone = new SoloCollectives(setup.config.train.lanes, (target, source) => engine.addVectors(target, source));
+    this.#collectives = setup.collectives ? new SyncCollectives(setup.collectives) : this.#alone;
   }
 
   handle(request: ComputeRequest): unknown {
@@ -63,6 +66,8 @@ class ComputeThread {
         return null;
       case 'step':
         return this.#step(request);
+      case 'evaluate':
+        return this.#evaluate(request);
       case 'exportState':
         if (request.step !== this.#nextStep) {
           throw new CoveyError('ABORTED', `the weights are those of step ${this.#nextStep}, not ${request.step}`);
@@ -90,9 +95,10 @@ class ComputeThread {
     this.#trainer?.dispose();
     this.#model?.dispose();
     this.#watch = new TensorWatch(tensorDebugger());
-    const { model, trainer } = newTrainer(config, modelConfig, this.#engine);
+    const { model, objective, trainer } = newTrainer(config, modelConfig, this.#engine);
     this.#model = model;
     this.#trainer = trainer;
+    this.#evaluation = new EvaluationThread({ config, modelConfig }, { engine: this.#engine, model, objective });
     this.#nextStep = 0;
     return {
       engine: this.#engine.name,
@@ -154,6 +160,23 @@ class ComputeThread {
       modelFlops: stepFlops(this.#setup.config, this.#setup.model, request.lanes),
       engineFallback: { uses: fallbackUses(), newlyHot: this.#newlyHot.splice(0) },
     };
+  }
+
+  /** The weights stay as they are; a part that fails ends the evaluation and the epoch, as a step does. */
+  #evaluate({ epoch, generation, step, part, alone }: Extract<ComputeRequest, { kind: 'evaluate' }>): EvaluationAnswer {
+    if (Atomics.load(this.#setup.control, CONTROL_EPOCH) !== epoch || epoch === this.#brokenEpoch) {
+      throw new CoveyError('ABORTED', `the evaluation of step ${step} was given up`);
+    }
+    assert(step === this.#nextStep, 'the weights are those to be evaluated', { step, expected: this.#nextStep });
+    try {
+      const collectives = alone ? this.#alone : this.#collectives;
+      collectives.enter(generation);
+      const figures = this.#evaluation!.take(step, part, collectives);
+      return figures && { ...figures, weightsDigest: this.#required.weightsDigest() };
+    } catch (thrown) {
+      this.#brokenEpoch = epoch;
+      throw thrown;
+    }
   }
 
   #view(buffer: SharedArrayBuffer): StateView {

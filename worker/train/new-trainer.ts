@@ -2,7 +2,7 @@ import type { ModelConfig, RunConfig } from '../../common/config/run-config.ts';
 import type { Engine } from '../../engine/index.ts';
 import { parameterRules } from '../../models/parameter-rules.ts';
 import { newObjective } from '../objectives/new-objective.ts';
-import type { TrainedModel } from '../objectives/objective.ts';
+import type { Objective, TrainedModel } from '../objectives/objective.ts';
 import { LaneTrainer } from './lane-trainer.ts';
 import { optimizerSpec } from './optimizer-spec.ts';
 
@@ -20,7 +20,7 @@ export function newTrainer(
   config: TrainingConfig,
   modelConfig: ModelConfig,
   engine: Engine,
-): { readonly model: TrainedModel; readonly trainer: LaneTrainer } {
+): { readonly model: TrainedModel; readonly objective: Objective; readonly trainer: LaneTrainer } {
   const { data, train } = config;
   const { model, objective } = newObjective(config, modelConfig, engine);
   const trainer = new LaneTrainer(
@@ -43,5 +43,5 @@ export function newTrainer(
     },
     { engine, model, objective },
   );
-  return { model, trainer };
+  return { model, objective, trainer };
 }

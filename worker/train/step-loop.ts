@@ -38,6 +38,10 @@ export interface StepLoopModules {
   readonly onApplied: (applied: AppliedStep) => void;
   /** Called right after step `step - 1` was handed to the compute thread; may queue a snapshot behind it. */
   readonly afterQueued: (step: number) => void;
+  /** Whether the weights after `step` updates are evaluated. Default never. */
+  readonly evaluationDue?: (step: number) => boolean;
+  /** Evaluates them; no step is in flight meanwhile. */
+  readonly evaluate?: (step: number, signal: AbortSignal) => Promise<void>;
   readonly logger: Logger;
 }
 
@@ -59,10 +63,15 @@ export async function runSteps(options: StepLoopOptions, modules: StepLoopModule
   const { epoch } = compute;
   const queue: Queued[] = [];
   let next = options.startStep;
-  let lastAppliedAt = performance.now();
+  const due = (step: number) => modules.evaluationDue?.(step) ?? false;
   try {
+    // What the generation before began to evaluate, or was about to: every member knows it from the step alone.
+    if (due(next)) await modules.evaluate?.(next, signal);
+    let lastAppliedAt = performance.now();
     while (!signal.aborted && (next < options.totalSteps || queue.length > 0)) {
       while (queue.length < STEPS_QUEUED_MAX && next < options.totalSteps && !signal.aborted) {
+        // The weights of this step are evaluated first.
+        if (queue.length > 0 && due(next)) break;
         const began = performance.now();
         const loaded = await modules.load(next, signal);
         const reply = compute.request({
@@ -84,9 +93,17 @@ export async function runSteps(options: StepLoopOptions, modules: StepLoopModule
       queue.shift();
       const now = performance.now();
       const wallSeconds = (now - lastAppliedAt) / 1000;
-      lastAppliedAt = now;
-      modules.onApplied({ loaded: first.loaded, reply, wallSeconds, dataSeconds: first.dataSeconds });
-      first.loaded.release();
+      const applied = first.loaded.step + 1;
+      const isLast = applied === options.totalSteps;
+      try {
+        // The run is over as soon as its last step is committed.
+        if (isLast && due(applied)) await modules.evaluate?.(applied, signal);
+      } finally {
+        modules.onApplied({ loaded: first.loaded, reply, wallSeconds, dataSeconds: first.dataSeconds });
+        first.loaded.release();
+      }
+      if (!isLast && due(applied)) await modules.evaluate?.(applied, signal);
+      lastAppliedAt = performance.now();
     }
   } catch (thrown) {
     const error = CoveyError.from(thrown);
