@@ -77,7 +77,8 @@ export class HeldOutLoss {
 
   #encode(input: LaneInput): EncodedLane {
     const { outputs, inputs } = this.#objective;
-    const encoded = this.#encoder.encode(input);
+    // Forward alone: there is no backward that a tape would serve.
+    const encoded = this.#encoder.encodeTwice(input, this.#options.laneBatch);
     const gathered = encoded.outputs.filter((_, index) => outputs[index]!.gathered);
     for (const [kind, rows] of gathered.entries()) this.#engine.readInto(rows, this.#outputs.own(input.lane, kind));
     if (inputs.labels && gathered.length > 0) this.#outputs.own(input.lane, gathered.length).set(labelsOf(input));
