@@ -20,6 +20,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<AddCommand>>> = {
   ckpt: async () => (await import('./commands/ckpt.ts')).addCkptCommand,
   eval: async () => (await import('./commands/eval.ts')).addEvalCommand,
   export: async () => (await import('./commands/export.ts')).addExportCommand,
+  'verify-export': async () => (await import('./commands/verify-export.ts')).addVerifyExportCommand,
   augment: async () => (await import('./commands/augment.ts')).addAugmentCommand,
   profile: async () => (await import('./commands/profile.ts')).addProfileCommand,
   config: async () => (await import('./commands/config.ts')).addConfigCommand,

@@ -1,58 +1,68 @@
 import type { Command } from 'commander';
 import { Option } from 'commander';
 import { CoveyError } from '../../common/errors.ts';
-import { exportHf } from '../../models/formats/hugging-face.ts';
-import { exportOpenClip } from '../../models/formats/open-clip.ts';
-import type { Pretrained } from '../../models/formats/pretrained.ts';
+import { EXPORT_FORMATS, type ExportFormat, exportModel, fittingFormats } from '../../models/formats/export-formats.ts';
 import type { WeightKind } from '../../worker/checkpoint/checkpoint-format.ts';
 import { readPretrained } from '../../worker/checkpoint/read-pretrained.ts';
 import { EXIT } from '../exit-codes.ts';
+import { type CardOptions, runCardFacts } from '../export/card-facts.ts';
 import { storeOpener } from '../open-store.ts';
-import { collected, weightsOption, wholeNumber } from '../option-values.ts';
+import { collected, repeated, weightsOption, wholeNumber } from '../option-values.ts';
+import { packageVersion } from '../package-version.ts';
 import { runCommand } from '../run-command.ts';
 import { findCheckpoint, type StoredRunOptions, withStoredRun } from '../stored-run.ts';
 
-interface ExportOptions extends StoredRunOptions {
-  readonly format: readonly string[];
+interface ExportOptions extends StoredRunOptions, CardOptions {
+  readonly format?: readonly string[];
   readonly out: string;
   readonly step?: number;
   readonly weights: WeightKind;
 }
 
-const WRITERS: Readonly<Record<string, (folder: string, model: Pretrained) => Promise<string[]>>> = {
-  hf: exportHf,
-  open_clip: exportOpenClip,
-};
-
 export function addExportCommand(program: Command): void {
   program
     .command('export')
-    .description('write a checkpoint as files that transformers or open_clip load')
+    .description('write a checkpoint as files that open_clip, transformers, ONNX runtimes or tfjs load')
     .argument('<run>', 'name of the run')
     .requiredOption('-o, --out <folder>', 'folder to write; with several formats one folder below it for each')
     .addOption(
-      new Option('--format <names>', 'hf, open_clip, or both with a comma')
+      new Option(
+        '--format <names>',
+        `${EXPORT_FORMATS.join(', ')}: several with commas; or all that fit the model: all`,
+      )
         .argParser(collected)
         .default(undefined, 'open_clip'),
     )
     .option('--step <n>', 'checkpoint of this step (default: the newest that verifies)', wholeNumber(0))
     .addOption(weightsOption())
+    .option(
+      '--metrics <file>',
+      'results for the model card, as `covey eval … --json` prints them; may be repeated',
+      repeated,
+    )
+    .option('--license <spdx>', 'licence of the weights, for the model card')
     .option('--store <url>', 'read this store directly, without a coordinator')
     .action(
       runCommand<ExportOptions>((context, [name = ''], options) =>
         withStoredRun(context, name, options, async (run) => {
-          const formats = options.format ?? ['open_clip'];
-          checkFormats(formats);
+          const asked = options.format ?? ['open_clip'];
+          checkFormats(asked);
           const manifest = await findCheckpoint(run, options.step, context.signal);
           const source = { ...run, manifest, weights: options.weights };
           const model = await readPretrained(source, async (url) => storeOpener(context)(url), context.signal);
+          const card = await runCardFacts(run, manifest, options.weights, options, context);
+          const fitting = fittingFormats(model);
+          // Where nothing fits, the first format's refusal says why.
+          const fits: readonly ExportFormat[] = fitting.length > 0 ? fitting : ['open_clip'];
+          const formats = asked.includes('all') ? fits : (asked as ExportFormat[]);
           const files: string[] = [];
           for (const format of formats) {
             const folder = formats.length > 1 ? `${options.out}/${format}` : options.out;
-            files.push(...(await WRITERS[format]!(folder, model)));
+            files.push(...(await exportModel(folder, format, model, { card, version: packageVersion() })));
           }
+          const { kind } = model;
           context.output.result(
-            { run: name, step: manifest.step, weights: options.weights, formats, files },
+            { run: name, step: manifest.step, weights: options.weights, kind, formats, fitting, files },
             files.join('\n'),
           );
           return EXIT.ok;
@@ -62,11 +72,12 @@ export function addExportCommand(program: Command): void {
 }
 
 function checkFormats(formats: readonly string[]): void {
-  const unknown = formats.filter((format) => !Object.hasOwn(WRITERS, format));
+  const known: readonly string[] = [...EXPORT_FORMATS, 'all'];
+  const unknown = formats.filter((format) => !known.includes(format));
   if (unknown.length > 0) {
     throw new CoveyError(
       'INVALID_ARGUMENT',
-      `Cannot export: unknown format ${unknown.join(', ')}; there are ${Object.keys(WRITERS).join(', ')}`,
+      `Cannot export: unknown format ${unknown.join(', ')}; there are ${known.join(', ')}`,
     );
   }
 }

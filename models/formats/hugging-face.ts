@@ -1,8 +1,7 @@
 import { z } from 'zod';
-import { CoveyError } from '../../common/errors.ts';
 import { resolveModelConfig } from '../model-config.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
-import { requireClipVit } from '../vision/vit-layout.ts';
+import { clipVitMisfit, requireClipVit } from '../vision/vit-layout.ts';
 import { toHuggingFace } from './hugging-face-keys.ts';
 import { checkedVision, type ModelDescription } from './model-description.ts';
 import { parseConfig, prettyJson, writeFiles } from './model-files.ts';
@@ -26,15 +25,8 @@ const LAYER_NORM_EPS = 1e-5;
  * Writes a folder that `CLIPModel.from_pretrained(DIR)`, `CLIPProcessor.from_pretrained(DIR)` and transformers.js's tokenizer load; for
  * a backbone one that `CLIPVisionModel.from_pretrained(DIR)` and `CLIPImageProcessor.from_pretrained(DIR)` do.
  * @returns the paths written
- * @throws CoveyError UNSUPPORTED for a model with a logit bias (SigLIP)
  */
 export async function exportHf(dir: string, model: Pretrained): Promise<string[]> {
-  if (model.kind === 'clip' && model.config.initLogitBias !== undefined) {
-    throw new CoveyError(
-      'UNSUPPORTED',
-      'Cannot export to transformers: its CLIPModel has no logit bias, this model has one; export to open_clip or onnx',
-    );
-  }
   const weights = writeSafetensors(toHuggingFace(shapedWeights(shapesOf(model), model.weights)));
   return writeFiles(dir, { [HF_WEIGHTS[0]]: weights, ...hfSettings(model) });
 }
@@ -43,6 +35,15 @@ export async function exportHf(dir: string, model: Pretrained): Promise<string[]
 export function hfSettings(model: PretrainedSettings): Record<string, string> {
   return {
     [HF_CONFIG]: prettyJson(hfConfig(model)),
+    [HF_PREPROCESSOR]: prettyJson(hfPreprocessorConfig(model)),
+    ...(model.kind === 'clip' ? model.tokenizer.files() : {}),
+  };
+}
+
+/** The same beside graphs, which need no config.json of a tower that transformers does not know. */
+export function graphSettings(model: PretrainedSettings): Record<string, string> {
+  if (clipVitMisfit(visionOf(model)) === undefined) return hfSettings(model);
+  return {
     [HF_PREPROCESSOR]: prettyJson(hfPreprocessorConfig(model)),
     ...(model.kind === 'clip' ? model.tokenizer.files() : {}),
   };

@@ -46,16 +46,19 @@ export function tokenCount(layout: VitLayout): number {
  * @throws CoveyError UNSUPPORTED naming what is different
  */
 export function requireClipVit(vision: VisionConfig, purpose: string): VitConfig {
+  const reason = clipVitMisfit(vision);
+  if (reason === undefined && isVit(vision)) return vision;
+  throw new CoveyError('UNSUPPORTED', `Cannot ${purpose}: ${reason}`, { fields: { vision } });
+}
+
+/** In what a tower differs from CLIP's own ViT, or undefined. */
+export function clipVitMisfit(vision: VisionConfig): string | undefined {
   const different = isVit(vision)
     ? Object.entries(vitLayout(vision)).filter(([key, value]) => key in CLIP_LAYOUT && CLIP_LAYOUT[key] !== value)
     : [['kind', vision.kind]];
-  if (different.length > 0 || !isVit(vision)) {
-    const seen = different.map(([key, value]) => `vision.${key} is ${value}`).join(', ');
-    throw new CoveyError('UNSUPPORTED', `Cannot ${purpose}: only CLIP's own ViT is known there: ${seen}`, {
-      fields: Object.fromEntries(different),
-    });
-  }
-  return vision;
+  if (different.length === 0) return undefined;
+  const seen = different.map(([key, value]) => `vision.${key} is ${value}`).join(', ');
+  return `only CLIP's own ViT is known there: ${seen}`;
 }
 
 const CLIP_LAYOUT: Readonly<Record<string, unknown>> = {

@@ -1,0 +1,68 @@
+import { isVit, type VisionConfig } from '../../../common/config/vision-config.ts';
+import { CoveyError } from '../../../common/errors.ts';
+import { patchCount, tokenCount, type VitLayout, vitLayout } from '../../vision/vit-layout.ts';
+import { transposed } from '../weights.ts';
+import type { GraphWriter, TensorLookup } from './graph-writer.ts';
+import { writeBlocks, writeLayerNorm } from './transformer-graph.ts';
+
+/** Why a tower cannot be written as a graph, or undefined where it can. */
+export function graphMisfit(vision: VisionConfig): string | undefined {
+  if (!isVit(vision)) return `graphs of ViT towers are written, vision.kind is ${vision.kind}`;
+  if (vision.pooling === 'map') return 'the attention pool of a ViT is not written as a graph, vision.pooling is map';
+  return undefined;
+}
+
+/** An image tower up to its feature, written down. @returns [B,F]. @throws CoveyError UNSUPPORTED for what has no graph yet */
+export function writeImageFeatures<V>(
+  graph: GraphWriter<V>,
+  tensor: TensorLookup,
+  vision: VisionConfig,
+  quickGelu: boolean,
+): V {
+  const reason = graphMisfit(vision);
+  if (isVit(vision) && reason === undefined) return writeVit(graph, tensor, vitLayout(vision), quickGelu);
+  throw new CoveyError('UNSUPPORTED', `Cannot write the image tower as a graph: ${reason}`);
+}
+
+/** The ViT of models/vision/vit.ts. */
+function writeVit<V>(graph: GraphWriter<V>, tensor: TensorLookup, layout: VitLayout, quickGelu: boolean): V {
+  const { width, layers, headWidth, layerNormEps: eps, pooling, normBeforePool } = layout;
+  const embedded = writeEmbedding(graph, tensor, layout);
+  const first = layout.lnPre ? writeLayerNorm(graph, embedded, 'visual.ln_pre', tensor, eps) : embedded;
+  const tokens = writeBlocks(graph, first, tensor, {
+    prefix: 'visual.transformer.resblocks',
+    layers,
+    heads: width / headWidth,
+    width,
+    quickGelu,
+    tokens: tokenCount(layout),
+    mask: null,
+    eps,
+  });
+  const finalNorm = (x: V) => writeLayerNorm(graph, x, 'visual.ln_post', tensor, eps);
+  if (pooling === 'tok') return finalNorm(graph.firstToken(tokens));
+  const pool = (x: V) => graph.meanToken(x, layout.classToken ? 1 : 0);
+  return normBeforePool ? pool(finalNorm(tokens)) : finalNorm(pool(tokens));
+}
+
+function writeEmbedding<V>(graph: GraphWriter<V>, tensor: TensorLookup, layout: VitLayout): V {
+  const { imageSize, width, patchBias, classToken } = layout;
+  const conv = 'visual.conv1.weight';
+  const patches = graph.patches(graph.pixels(imageSize), conv, tensor(conv), patchCount(layout));
+  const biased = patchBias
+    ? graph.add(patches, graph.constant('visual.conv1.bias', tensor('visual.conv1.bias')))
+    : patches;
+  const positions = Float32Array.from(tensor('visual.positional_embedding').values);
+  const table = () =>
+    graph.constant('visual.positions', { shape: [positions.length / width, width], values: positions });
+  if (!classToken) return graph.add(biased, table());
+  // The class token is the row before the patches; adding it together with its position spares the graph the size of the batch.
+  const token = tensor('visual.class_embedding').values;
+  for (let d = 0; d < width; d++) positions[d] = Math.fround(positions[d]! + token[d]!);
+  return graph.add(graph.zeroTokenFirst(biased), table());
+}
+
+/** h projected to the shared space, [B,E], not normalised. */
+export function writeImageEmbedding<V>(graph: GraphWriter<V>, tensor: TensorLookup, features: V): V {
+  return graph.linear(features, 'visual.proj', transposed(tensor('visual.proj')), null);
+}
