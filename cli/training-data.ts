@@ -28,7 +28,7 @@ export async function withTrainingData<T>(
 }
 
 /**
- * Refuses datasets that lack what the objective learns from, or that cannot be mixed so. What this machine may not or cannot read is left to
+ * Refuses datasets that lack what the objective learns from, or that cannot be planned so. What this machine may not or cannot read is left to
  * the workers, with a warning.
  */
 export async function checkTrainingData(context: CommandContext, config: RunConfig): Promise<void> {
@@ -41,7 +41,14 @@ export async function checkTrainingData(context: CommandContext, config: RunConf
       }
     });
   } catch (thrown) {
-    if (!CoveyError.is(thrown, 'UNAUTHENTICATED', 'PERMISSION_DENIED', 'UNAVAILABLE', 'TIMEOUT')) throw thrown;
+    if (!isOutOfReach(thrown, config)) throw thrown;
     context.output.warn(`the dataset could not be checked from here: ${thrown.message}`);
   }
+}
+
+/** A folder may be there on the workers' machines alone. */
+function isOutOfReach(thrown: unknown, { data }: RunConfig): thrown is CoveyError {
+  if (CoveyError.is(thrown, 'UNAUTHENTICATED', 'PERMISSION_DENIED', 'UNAVAILABLE', 'TIMEOUT')) return true;
+  const urls = data.mixture?.map(({ manifest }) => manifest) ?? [data.manifest!];
+  return CoveyError.is(thrown, 'NOT_FOUND') && urls.some((url) => url.startsWith('file://'));
 }

@@ -206,23 +206,60 @@ describe('commands without a coordinator', { timeout: 60_000 }, () => {
     const { default: sharp } = await import('sharp');
     const { mkdirSync } = await import('node:fs');
     mkdirSync(path.join(folder, 'pictures'));
-    for (const [index, name] of ['red ball', 'blue cube'].entries()) {
+    for (let index = 0; index < 8; index++) {
+      const name = index % 2 === 0 ? 'red ball' : 'blue cube';
       const picture = sharp({
-        create: { width: 20, height: 20, channels: 3, background: index === 0 ? 'red' : 'blue' },
+        create: { width: 20, height: 20, channels: 3, background: index % 2 === 0 ? 'red' : 'blue' },
       });
       await picture.png().toFile(path.join(folder, `pictures/${index}.png`));
       writeFileSync(path.join(folder, `pictures/${index}.txt`), name);
     }
-    writeFileSync(path.join(folder, 'pictures/2.png'), '');
+    writeFileSync(path.join(folder, 'pictures/8.png'), '');
     const packed = await run('pack', 'pictures', 'data', '--json');
     expect(packed.code).toBe(0);
     expect(JSON.parse(packed.stdout)).toMatchObject({
       manifest: `file://${folder}/data/manifest.json`,
-      report: { packed: 2, skipped: 1 },
+      report: { packed: 8, skipped: 1 },
     });
     const planned = await run('launch', 'run.yaml', '--dry-run', '--json', '--set', 'data.manifest=data/manifest.json');
     expect(planned.code).toBe(0);
-    expect(JSON.parse(planned.stdout)).toMatchObject({ samples: 2, steps: 10, laneBatch: 4 });
+    expect(JSON.parse(planned.stdout)).toMatchObject({ samples: 8, steps: 10, laneBatch: 4 });
+  });
+
+  it('filters a packed dataset into one of its own, and mixes the two in a dry run', async () => {
+    const filtered = await run(
+      'pack',
+      'data/manifest.json',
+      '--where',
+      'caption == "red ball" and width >= 20',
+      '--json',
+    );
+    expect(filtered.stderr).toBe('');
+    const { manifest, report } = JSON.parse(filtered.stdout);
+    expect(report.filter).toMatchObject({ kept: 4, dropped: 4 });
+    expect(manifest).toMatch(/data\/manifest-[0-9a-f]{16}\.json$/);
+    const none = await run('pack', 'data/manifest.json', '--where', 'width > 5000');
+    expect(none.code).toBe(2);
+    expect(none.stderr).toContain('8 by width > 5000');
+    const mixture = `[{manifest: data/manifest.json, weight: 3, name: all}, {manifest: "${manifest}", weight: 1, name: red}]`;
+    const mixed = ['--set', 'data.manifest=null', '--set', `data.mixture=${mixture}`];
+    const planned = await run('launch', 'run.yaml', '--dry-run', '--json', ...mixed);
+    expect(planned.stderr).toBe('');
+    expect(JSON.parse(planned.stdout)).toMatchObject({
+      samples: 12,
+      datasets: [
+        { name: 'all', share: 0.75, epochs: 7.5 },
+        { name: 'red', share: 0.25, epochs: 5 },
+      ],
+    });
+  });
+
+  it('refuses to launch an objective on captions over pictures that have none', async () => {
+    const packed = await run('pack', 'pictures', 'bare', '--captions', 'none');
+    expect(packed.code).toBe(0);
+    const launched = await run('launch', 'run.yaml', '--detach', '--set', 'data.manifest=bare/manifest.json');
+    expect(launched.code).toBe(3);
+    expect(launched.stderr).toContain('clip learns from captions, dataset pictures has none');
   });
 
   it('refuses to launch an objective on a model or a dataset that lacks what it learns from', async () => {

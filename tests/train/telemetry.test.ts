@@ -7,7 +7,8 @@ function applied(uses: { kernel: string; calls: number }[]): AppliedStep {
   const engineFallback = { uses: uses.map((use) => ({ ...use, milliseconds: 1 })), newlyHot: [] };
   const engineMemory = { tensors: 7, liveBytes: 2000, peakBytes: 3000 };
   const reply = { phaseSeconds: {}, skipped: false, engineFallback, engineMemory };
-  return { reply, dataSeconds: 0 } as unknown as AppliedStep;
+  const loaded = { samplesByDataset: { cats: 6, dogs: 2 } };
+  return { loaded, reply, dataSeconds: 0 } as unknown as AppliedStep;
 }
 
 describe('Telemetry', () => {
@@ -19,5 +20,6 @@ describe('Telemetry', () => {
     telemetry.applied(applied([{ kernel: 'Unique', calls: 2 }]), 0);
     telemetry.close();
     expect(await metrics.registry.metrics()).toContain('covey_engine_fallback_calls_total{kernel="Unique"} 7');
+    expect(await metrics.registry.metrics()).toContain('covey_dataset_samples_total{dataset="cats"} 18');
   });
 });

@@ -325,17 +325,18 @@ async function preparePicture(
   };
   const { resize } = options;
   const fits = resize === undefined || Math.min(header.width, header.height) <= resize.shortestSide;
-  const asIs = { bytes, extension: header.format === 'jpeg' ? 'jpg' : header.format, ...described };
+  const asIs = { bytes, extension: header.format === 'jpeg' ? 'jpg' : header.format, width, height, ...described };
   if (fits && item.trusted === true) return asIs;
   // Decoded in full: a picture that is broken half-way is found here rather than by every worker.
   const image = await decodeRgb(bytes, limits);
   if (fits) return asIs;
   const raw = { width: image.width, height: image.height, channels: 3 as const };
-  const encoded = await sharp(image.pixels, { raw })
+  const { data, info } = await sharp(image.pixels, { raw })
     .resize(resize.shortestSide, resize.shortestSide, { fit: 'outside', kernel: 'cubic' })
     .toFormat(resize.format, resize.format === 'png' ? {} : { quality: resize.quality ?? 95 })
-    .toBuffer();
-  return { bytes: encoded, extension: resize.format === 'jpeg' ? 'jpg' : resize.format, ...described };
+    .toBuffer({ resolveWithObject: true });
+  const size = { width: info.width, height: info.height };
+  return { bytes: data, extension: resize.format === 'jpeg' ? 'jpg' : resize.format, ...size, ...described };
 }
 
 async function storeShard(options: PackOptions, shard: FinishedShard, signal?: AbortSignal): Promise<void> {

@@ -5,6 +5,8 @@ import { paddedSize, TAR_BLOCK, tarHeader } from '../tar-headers.ts';
 export interface PackedPicture {
   readonly bytes: Uint8Array;
   readonly extension: string;
+  readonly width: number;
+  readonly height: number;
   readonly captions: readonly string[];
   readonly captionSources?: readonly string[];
   readonly label?: IndexedSample['label'];
@@ -39,11 +41,13 @@ export class ShardWriter {
   add(picture: PackedPicture): FinishedShard | undefined {
     const key = String(this.#sampleNumber++).padStart(9, '0');
     const encoder = new TextEncoder();
-    const { captions, captionSources, label, meta } = picture;
+    const { captions, captionSources, label, meta, width, height } = picture;
     const sidecar = {
       ...meta,
       key,
       caption: captions[0],
+      width,
+      height,
       ...(captions.length > 1 ? { captions } : {}),
       ...(captionSources === undefined ? {} : { captionSources }),
       ...(label === undefined ? {} : { label }),
