@@ -17,6 +17,7 @@ export { type PixelOptions, patchify, pixelsToTensor } from './ops/pixels.ts';
 export { globalAveragePool, type MaxPool2dOptions, maxPool2d } from './ops/pool.ts';
 export { type Precision, toCompute, toFloat32 } from './ops/precision.ts';
 export { relu } from './ops/relu.ts';
+export { type SimilarityKernels, similarityKernels } from './ops/similarity.ts';
 export { addTokenAndPosition, selectTokens } from './ops/tokens.ts';
 export { AdamW, type AdamWOptions } from './optim/adamw.ts';
 export type { LarsVariant } from './optim/lars.ts';

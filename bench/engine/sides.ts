@@ -58,7 +58,7 @@ function say(line: string): void {
  * The same for every side: OpenMP's and malloc's own defaults, which PyTorch's users have, unless the person has set others. An idle
  * side's threads then spin for some milliseconds after its turn and sleep. `worker`: as covey starts its workers instead.
  */
-function sideEnvironment(threads: number, worker = false): NodeJS.ProcessEnv {
+export function sideEnvironment(threads: number, worker = false): NodeJS.ProcessEnv {
   const env: NodeJS.ProcessEnv = { ...process.env, OMP_NUM_THREADS: String(threads) };
   for (const [key, recommended] of Object.entries(recommendedSettings())) {
     if (!worker && env[key] === recommended) delete env[key];

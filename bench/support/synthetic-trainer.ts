@@ -14,6 +14,12 @@ export interface SyntheticTraining {
   readonly recompute?: 'none' | 'blocks';
   /** Default 1e-4. */
   readonly learningRate?: number;
+  /** Default false. */
+  readonly gradCache?: boolean;
+  /** Default: the lane. */
+  readonly microBatch?: number;
+  /** Of each caption. Default: the context length. */
+  readonly captionTokens?: number;
 }
 
 export interface SyntheticTrainer {
@@ -25,17 +31,31 @@ export interface SyntheticTrainer {
 /** A worker's training step without data and network: one process with all lanes, noise for pictures, captions of full length. */
 export function syntheticTrainer(engine: Engine, model: ModelConfig, options: SyntheticTraining): SyntheticTrainer {
   const { globalBatch, lanes = 1, precision = 'fp32', recompute = 'none', learningRate = 1e-4 } = options;
+  const { gradCache = false, microBatch, captionTokens } = options;
   const config = runConfigSchema.parse({
     run: 'synthetic',
     store: 'file:///unused',
     model,
     data: { manifest: 'file:///unused' },
-    train: { steps: 1, globalBatch, lanes, precision, recompute, optimizer: { gradClipNorm: 1 } },
+    train: {
+      steps: 1,
+      globalBatch,
+      lanes,
+      precision,
+      recompute,
+      gradCache,
+      microBatch,
+      optimizer: { gradClipNorm: 1 },
+    },
   });
   const { model: clip, trainer } = newTrainer(config, model, engine);
   trainer.holdLanes(0, lanes);
   const collectives = new SoloCollectives(lanes, (target, source) => engine.addVectors(target, source));
-  const inputs = syntheticLanes(model, { lanes, laneBatch: globalBatch / lanes });
+  const inputs = syntheticLanes(model, {
+    lanes,
+    laneBatch: globalBatch / lanes,
+    ...(captionTokens !== undefined && { captionTokens }),
+  });
   let index = 0;
   return {
     step: () => trainer.step(index++, learningRate, inputs, collectives).loss,

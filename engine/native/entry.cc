@@ -2,6 +2,8 @@
 #include "context.h"
 
 namespace covey {
+void defineSimilarity(napi_env, napi_value exports);
+
 namespace {
 
 // setThreads(count) -> threads in effect for this thread's kernels
@@ -54,5 +56,6 @@ NAPI_MODULE_INIT() {
   defineProfile(env, exports);
   defineDevice(env, exports);
   defineTrace(env, exports);
+  defineSimilarity(env, exports);
   return exports;
 }

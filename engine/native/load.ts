@@ -183,6 +183,20 @@ export interface Addon {
   positionGradient(dy: Handle): Handle;
   selectTokens(x: Handle, index: Int32Array): Handle;
   selectTokensGradient(dy: Handle, index: Int32Array, tokens: number, scalarType: number): Handle;
+  similarityLogSumExp(query: Handle, keys: Handle, scale: number): Handle;
+  similarityWeights(
+    query: Handle,
+    keys: Handle,
+    scale: number,
+    queryLse: Handle,
+    keyLse: Handle,
+  ): [sum: Handle, logits: Handle];
+  similaritySigmoids(
+    query: Handle,
+    keys: Handle,
+    scale: number,
+    bias: number,
+  ): [keys: Handle, sigmoid: Handle, scaled: Handle, loss: Handle];
   l2Normalize(x: Handle, normMin: number): [y: Handle, norms: Handle];
   l2NormalizeGradient(dy: Handle, y: Handle, norms: Handle, scalarType: number): Handle;
 

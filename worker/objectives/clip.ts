@@ -3,7 +3,7 @@ import type { ClipModel } from '../../models/clip/clip-model.ts';
 import { embeddingsOf, encodePairs, type GlobalEmbeddings, towerOutputs } from './image-text.ts';
 import type { EncoderInput, GlobalBatch, Lane, LaneGradients, Objective } from './objective.ts';
 import { OBJECTIVE_INPUTS } from './objective-inputs.ts';
-import { addTile, hostSum, logSumExpOfTiles, type RowRange, rowsOf, tilesOf } from './tiles.ts';
+import { addTile, hostSum, kernelsFor, logSumExpOfTiles, type RowRange, rowsOf, tilesOf } from './tiles.ts';
 
 /**
  * CLIP's symmetric cross entropy over the whole global batch (Radford et al. 2021, Figure 3), computed for one lane's rows only,
@@ -26,6 +26,8 @@ export interface ClipLaneResult {
 
 /** Log-sum-exp of s·query·keysᵀ over all keys, per query row: [R]. */
 function logSumExpRows(query_RD: Tensor2D, keys_ND: Tensor2D, scale: number): tf.Tensor1D {
+  const kernels = kernelsFor(query_RD.shape[0]);
+  if (kernels) return kernels.logSumExp(query_RD, keys_ND, scale);
   const scaled_RD = tf.mul(query_RD, scale) as Tensor2D;
   return logSumExpOfTiles(keys_ND.shape[0], (tile) => tf.matMul(scaled_RD, rowsOf(keys_ND, tile), false, true));
 }
@@ -57,18 +59,24 @@ interface Side {
 }
 
 /** Σ_j w_ij·key_j and Σ_j w_ij·L_ij per query row, with w_ij = (softmax over keys + softmax over queries)/2 at (i, j). */
-function weightedKeys(side: Side, scale: number): { sum_RD: Tensor2D; logits_R: tf.Tensor1D } {
-  const scaled_RD = tf.mul(side.query_RD, scale) as Tensor2D;
+function weightedKeys(
+  { query_RD, keys_ND, queryLse_R, keyLse_N }: Side,
+  scale: number,
+): { sum_RD: Tensor2D; logits_R: tf.Tensor1D } {
+  const kernels = kernelsFor(query_RD.shape[0]);
+  if (kernels) return kernels.weights(query_RD, keys_ND, scale, queryLse_R, keyLse_N);
+  const scaled_RD = tf.mul(query_RD, scale) as Tensor2D;
   let sum_RD: Tensor2D | undefined;
   let logits_R: tf.Tensor1D | undefined;
-  for (const tile of tilesOf(side.keys_ND.shape[0])) {
-    const keys_CD = rowsOf(side.keys_ND, tile);
-    const logits_RC = tf.matMul(scaled_RD, keys_CD, false, true) as Tensor2D;
-    const overKeys_RC = tf.exp(tf.sub(logits_RC, tf.expandDims(side.queryLse_R, 1)));
-    const overQueries_RC = tf.exp(tf.sub(logits_RC, tf.expandDims(tf.slice(side.keyLse_N, tile.begin, tile.count), 0)));
-    const weights_RC = tf.mul(tf.add(overKeys_RC, overQueries_RC), 0.5) as Tensor2D;
-    const tileSum_RD = tf.matMul(weights_RC, keys_CD) as Tensor2D;
-    const tileLogits_R = tf.sum(tf.mul(weights_RC, logits_RC), 1) as tf.Tensor1D;
+  for (const tile of tilesOf(keys_ND.shape[0])) {
+    const [tileSum_RD, tileLogits_R] = tf.tidy(() => {
+      const keys_CD = rowsOf(keys_ND, tile);
+      const logits_RC = tf.matMul(scaled_RD, keys_CD, false, true) as Tensor2D;
+      const overKeys_RC = tf.exp(tf.sub(logits_RC, tf.expandDims(queryLse_R, 1)));
+      const overQueries_RC = tf.exp(tf.sub(logits_RC, tf.expandDims(tf.slice(keyLse_N, tile.begin, tile.count), 0)));
+      const weights_RC = tf.mul(tf.add(overKeys_RC, overQueries_RC), 0.5) as Tensor2D;
+      return [tf.matMul(weights_RC, keys_CD) as Tensor2D, tf.sum(tf.mul(weights_RC, logits_RC), 1) as tf.Tensor1D];
+    }) as [Tensor2D, tf.Tensor1D];
     sum_RD = addTile(sum_RD, tileSum_RD);
     logits_R = addTile(logits_R, tileLogits_R);
   }

@@ -3,7 +3,7 @@ import type { ClipModel } from '../../models/clip/clip-model.ts';
 import { embeddingsOf, encodePairs, type GlobalEmbeddings, towerOutputs } from './image-text.ts';
 import type { EncoderInput, GlobalBatch, Lane, LaneGradients, Objective } from './objective.ts';
 import { OBJECTIVE_INPUTS } from './objective-inputs.ts';
-import { addTile, hostSum, type RowRange, rowsOf, tilesOf } from './tiles.ts';
+import { addTile, hostSum, kernelsFor, type RowRange, rowsOf, tilesOf } from './tiles.ts';
 
 /**
  * SigLIP's pairwise sigmoid loss (Zhai et al. 2023, equation 1 and algorithm 1) over the whole global batch:
@@ -32,18 +32,28 @@ interface NegativeSums {
 }
 
 function negativeSums(query_RD: Tensor2D, keys_ND: Tensor2D, scale: number, bias: number): NegativeSums {
+  const kernels = kernelsFor(query_RD.shape[0]);
+  if (kernels) return kernels.sigmoids(query_RD, keys_ND, scale, bias);
   const scaled_RD = tf.mul(query_RD, scale) as Tensor2D;
   let sums: NegativeSums | undefined;
   for (const tile of tilesOf(keys_ND.shape[0])) {
-    const keys_CD = rowsOf(keys_ND, tile);
-    const similarity_RC = tf.matMul(scaled_RD, keys_CD, false, true) as Tensor2D;
-    const logits_RC = tf.add(similarity_RC, bias);
-    const sigmoid_RC = tf.sigmoid(logits_RC) as Tensor2D;
+    const ofTile = tf.tidy((): tf.NamedTensorMap => {
+      const keys_CD = rowsOf(keys_ND, tile);
+      const similarity_RC = tf.matMul(scaled_RD, keys_CD, false, true) as Tensor2D;
+      const logits_RC = tf.add(similarity_RC, bias);
+      const sigmoid_RC = tf.sigmoid(logits_RC) as Tensor2D;
+      return {
+        keys_RD: tf.matMul(sigmoid_RC, keys_CD),
+        sigmoid_R: tf.sum(sigmoid_RC, 1),
+        scaled_R: tf.sum(tf.mul(sigmoid_RC, similarity_RC), 1),
+        loss_R: tf.sum(tf.softplus(logits_RC), 1),
+      };
+    }) as unknown as NegativeSums;
     sums = {
-      keys_RD: addTile(sums?.keys_RD, tf.matMul(sigmoid_RC, keys_CD) as Tensor2D),
-      sigmoid_R: addTile(sums?.sigmoid_R, tf.sum(sigmoid_RC, 1) as Tensor1D),
-      scaled_R: addTile(sums?.scaled_R, tf.sum(tf.mul(sigmoid_RC, similarity_RC), 1) as Tensor1D),
-      loss_R: addTile(sums?.loss_R, tf.sum(tf.softplus(logits_RC), 1) as Tensor1D),
+      keys_RD: addTile(sums?.keys_RD, ofTile.keys_RD),
+      sigmoid_R: addTile(sums?.sigmoid_R, ofTile.sigmoid_R),
+      scaled_R: addTile(sums?.scaled_R, ofTile.scaled_R),
+      loss_R: addTile(sums?.loss_R, ofTile.loss_R),
     };
   }
   return sums!;

@@ -1,4 +1,11 @@
-import { type Engine, type Tensor1D, type Tensor2D, tf } from '../../engine/index.ts';
+import {
+  type Engine,
+  type SimilarityKernels,
+  similarityKernels,
+  type Tensor1D,
+  type Tensor2D,
+  tf,
+} from '../../engine/index.ts';
 
 /**
  * What tiled losses share. Shapes: R rows of a lane, K rows of all lanes, D embedding width, C columns of a tile.
@@ -6,6 +13,14 @@ import { type Engine, type Tensor1D, type Tensor2D, tf } from '../../engine/inde
 
 /** Columns handled at once. Fixed, so that the order of additions depends on the global batch alone. */
 const TILE_COLUMNS = 4096;
+
+/** Lanes of more rows use the engine's kernels; those of at most so many keep the bits that they had before there were any. */
+const COMPOSED_ROWS_MAX = 64;
+
+/** The engine's own sums over pairs for so many rows; undefined where they are composed of tiles. */
+export function kernelsFor(rows: number): SimilarityKernels | undefined {
+  return rows > COMPOSED_ROWS_MAX ? similarityKernels() : undefined;
+}
 
 export interface RowRange {
   readonly begin: number;
@@ -27,7 +42,7 @@ export function tilesOf(count: number): RowRange[] {
 export function logSumExpOfTiles(columns: number, logits_RC: (tile: RowRange) => Tensor2D): Tensor1D {
   let merged: Tensor1D | undefined;
   for (const tile of tilesOf(columns)) {
-    const tile_R = tf.logSumExp(logits_RC(tile), 1) as Tensor1D;
+    const tile_R = tf.tidy(() => tf.logSumExp(logits_RC(tile), 1) as Tensor1D);
     merged = merged === undefined ? tile_R : (tf.logSumExp(tf.stack([merged, tile_R]), 0) as Tensor1D);
   }
   return merged!;
