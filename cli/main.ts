@@ -19,6 +19,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<AddCommand>>> = {
   pack: async () => (await import('./commands/pack.ts')).addPackCommand,
   ckpt: async () => (await import('./commands/ckpt.ts')).addCkptCommand,
   eval: async () => (await import('./commands/eval.ts')).addEvalCommand,
+  import: async () => (await import('./commands/import.ts')).addImportCommand,
   export: async () => (await import('./commands/export.ts')).addExportCommand,
   'verify-export': async () => (await import('./commands/verify-export.ts')).addVerifyExportCommand,
   augment: async () => (await import('./commands/augment.ts')).addAugmentCommand,

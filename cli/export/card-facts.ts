@@ -27,6 +27,7 @@ export async function runCardFacts(
 ): Promise<ModelCardFacts> {
   return {
     name: run.name,
+    origin: 'pretrained with covey',
     training: trainingRows(run.config, manifest, weights),
     data: await datasetFacts(run.config, context),
     metrics: await readMetrics(options.metrics ?? []),

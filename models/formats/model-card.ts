@@ -7,6 +7,8 @@ import { type Pretrained, shapesOf, usesQuickGelu, visionOf } from './pretrained
 /** What a card says of the run, the data and the results; what is not known is said to be so. */
 export interface ModelCardFacts {
   readonly name: string;
+  /** Ends the sentence that says what it is: `pretrained with covey`. */
+  readonly origin: string;
   /** In the order in which they are to be read. */
   readonly training: readonly (readonly [string, string | number])[];
   readonly data: readonly DatasetFacts[];
@@ -42,7 +44,7 @@ export function modelCard(format: ExportFormat, model: Pretrained, facts: ModelC
   ];
   const sections = [
     `# ${facts.name}`,
-    modelSection(model),
+    modelSection(model, facts.origin),
     `## Use\n\n${useSection(format, model)}`,
     `## Training\n\n${table(facts.training, 'How it was trained is not recorded.')}`,
     `## Data\n\n${dataSection(facts.data)}`,
@@ -52,12 +54,12 @@ export function modelCard(format: ExportFormat, model: Pretrained, facts: ModelC
   return `${front.join('\n')}\n\n${sections.join('\n\n')}\n`;
 }
 
-function modelSection(model: Pretrained): string {
+function modelSection(model: Pretrained, origin: string): string {
   const vision = visionOf(model);
   const parameters = shapesOf(model).reduce((sum, { shape }) => sum + elementCount(shape), 0);
   const activation = usesQuickGelu(model) ? 'quick GELU' : 'GELU';
   const lines = [
-    `${model.kind === 'clip' ? 'A CLIP' : 'An image backbone'} of ${(parameters / 1e6).toFixed(2)} million parameters, pretrained with covey.`,
+    `${model.kind === 'clip' ? 'A CLIP' : 'An image backbone'} of ${(parameters / 1e6).toFixed(2)} million parameters, ${origin}.`,
     '',
     `- Image tower: ${towerInWords(vision)}, pictures of ${vision.imageSize}×${vision.imageSize}, ${activation}.`,
   ];

@@ -193,3 +193,28 @@ describe('covey export and covey verify-export', { timeout: 120_000 }, () => {
     expect(metrics).toMatchObject({ code: 2, stderr: expect.stringContaining('not a JSON object') });
   });
 });
+
+describe('covey import', { timeout: 60_000 }, () => {
+  it('reads another layout, resizes the positions, and writes what loads again', async () => {
+    const imported = await covey('import', 'out/hf', '-o', 'larger', '--image-size', '24', '--json');
+    expect(JSON.parse(imported.stdout), imported.stderr).toMatchObject({
+      kind: 'clip',
+      imageSize: 24,
+      quickGelu: false,
+    });
+    const loaded = await loadPretrainedPath(path.join(folder, 'larger'));
+    expect(loaded.weights.get('visual.positional_embedding')).toHaveLength(37 * 32);
+    expect(loaded.weights.get('visual.proj')).toEqual(weights.get('visual.proj'));
+  });
+
+  it('refuses weights that would run something, and says what is missing of bare ones', async () => {
+    const fixtures = path.resolve(import.meta.dirname, '../models/fixtures/formats');
+    const payload = await covey('import', path.join(fixtures, 'payload.pt'), '-o', 'none');
+    expect(payload).toMatchObject({ code: 5, stderr: expect.stringContaining('which would run on loading') });
+    const bare = await covey('import', 'out/open_clip/open_clip_model.safetensors', '-o', 'bare', '--json');
+    expect(bare.code, bare.stderr).toBe(0);
+    const nowhere = await covey('import', 'no/such/place', '-o', 'none', '--json');
+    expect(nowhere.code).toBe(1);
+    expect(JSON.parse(nowhere.stdout)).toMatchObject({ error: { code: 'NOT_FOUND' } });
+  });
+});

@@ -152,7 +152,7 @@ describe.skipIf(!hasOrt)('ViT layouts that are not CLIP’s', { timeout: 120_000
     const preprocess = { mean: [0.5, 0.5, 0.5], std: [0.2, 0.2, 0.2] } as const;
     const weights = new Map(backboneSpecs(vision).map((spec) => [spec.name, initialValues(spec, 3)]));
     const model = { kind: 'backbone', vision, quickGelu: false, weights, preprocess } as const;
-    const card = { name: 'x', training: [], data: [], metrics: [], license: undefined };
+    const card = { name: 'x', origin: 'made up', training: [], data: [], metrics: [], license: undefined };
     const attempt = exportModel(path.join(dir, 'resnet'), 'onnx', model, { card, version: '0' });
     await expect(attempt).rejects.toMatchObject({
       code: 'UNSUPPORTED',
