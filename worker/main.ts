@@ -23,6 +23,7 @@ import { openTokenizerFor } from './data/open-tokenizer.ts';
 import { ShardCache } from './data/shard-cache.ts';
 import { openTrainingData, shardReaderFor } from './data/training-data.ts';
 import { openHeldOut } from './eval/open-held-out.ts';
+import { checkTowerFor } from './objectives/check-tower.ts';
 import { checkModelFor, OBJECTIVE_INPUTS } from './objectives/objective-inputs.ts';
 import { PrefetchedSteps } from './prefetched-steps.ts';
 import { Session } from './session.ts';
@@ -188,6 +189,7 @@ class WorkerProcess {
     const config = runConfigSchema.parse(JSON.parse(configJson));
     const model = resolveModelConfig(config.model);
     checkModelFor(config, model);
+    checkTowerFor(config, model);
     const engine = this.#options.engine ?? config.workers.engine;
     if (engine !== 'auto') this.#checkEngine(config, engine);
     const device = this.#options.device ?? config.workers.device;

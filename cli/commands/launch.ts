@@ -9,6 +9,7 @@ import type { RunClient } from '../../proto/run-client.ts';
 import { openDataset, splitManifestUrl } from '../../worker/data/dataset.ts';
 import type { TrainingData } from '../../worker/data/training-data.ts';
 import { checkEvalData, checkEvalObjective } from '../../worker/eval/check-held-out.ts';
+import { checkTowerFor } from '../../worker/objectives/check-tower.ts';
 import { checkModelFor, OBJECTIVE_INPUTS } from '../../worker/objectives/objective-inputs.ts';
 import { parameterSpecsFor } from '../../worker/objectives/trained-parameters.ts';
 import { checkEngineFor } from '../../worker/train/check-engine.ts';
@@ -77,6 +78,7 @@ function checkTraining(config: RunConfig, { output }: CommandContext): void {
 /** Refuses a model or a dataset that lacks what the objective learns from. */
 async function checkObjective(config: RunConfig, context: CommandContext): Promise<void> {
   checkModelFor(config, resolveModelConfig(config.model));
+  checkTowerFor(config, resolveModelConfig(config.model));
   await checkTrainingData(context, config);
 }
 

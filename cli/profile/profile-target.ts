@@ -4,6 +4,7 @@ import { CoveyError } from '../../common/errors.ts';
 import { type EngineName, engineCapabilities } from '../../engine/capabilities.ts';
 import { resolveModelConfig } from '../../models/model-config.ts';
 import { presets } from '../../models/presets.ts';
+import { checkTowerFor } from '../../worker/objectives/check-tower.ts';
 import { checkModelFor, OBJECTIVE_INPUTS } from '../../worker/objectives/objective-inputs.ts';
 import type { TrainingConfig } from '../../worker/train/new-trainer.ts';
 import { readConfig } from '../commands/config.ts';
@@ -64,6 +65,7 @@ async function baseTarget(
     const { config } = await readConfig(context, name, sets);
     const model = resolveModelConfig(config.model);
     checkModelFor(config, model);
+    checkTowerFor(config, model);
     if (!OBJECTIVE_INPUTS[config.objective].captions) {
       throw new CoveyError('UNSUPPORTED', `Cannot profile objective ${config.objective}: only those over captions yet`);
     }

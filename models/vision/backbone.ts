@@ -41,6 +41,8 @@ export interface Backbone {
   readonly imageSize: number;
   /** Floats of a feature: what transfer starts from. */
   readonly featureWidth: number;
+  /** Places of a picture that the last batch norms see; undefined where there are none. */
+  readonly batchNormPlaces: number | undefined;
   /** In the one stable order; with `embedDim` also the projection to a space shared with texts, which transfer drops. */
   parameterSpecs(embedDim?: number): ParameterSpec[];
   /** What no gradient changes: running statistics, fixed positions. */

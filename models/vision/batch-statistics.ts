@@ -30,7 +30,7 @@ export class BatchStatistics {
   readonly length: number;
   readonly #slots: readonly Slot[];
   readonly #byName: ReadonlyMap<string, Slot>;
-  /** Forwards since the last `read`. */
+  /** Forwards since the last `begin`. */
   #forwards = 0;
 
   /** @param buffers those of the model; only running statistics are taken. @param scope unique in the thread */
@@ -63,10 +63,14 @@ export class BatchStatistics {
     }));
   }
 
-  /** Statistics of the forwards in training since the last time, which were one lane's. */
+  /** A lane begins: forwards before, such as those that only a backward needed, do not count. */
+  begin(): void {
+    this.#forwards = 0;
+  }
+
+  /** Statistics of the forwards in training since `begin`, which were one lane's. */
   read(out: Float32Array): void {
     assert(this.#forwards > 0, 'a lane is encoded before its statistics are read');
-    this.#forwards = 0;
     const values = tf.tidy(() => tf.concat(this.#slots.map(({ lane }) => lane)).dataSync<'float32'>());
     out.set(values);
     // A share of 0 in the next forward would still let a NaN through.

@@ -29,6 +29,7 @@ export function modifiedResnetBackbone(vision: ModifiedResnetConfig): Backbone {
   return {
     imageSize: vision.imageSize,
     featureWidth: lastWidth(vision),
+    batchNormPlaces: lastSide(vision) ** 2,
     parameterSpecs: (embedDim) => underVisual(modifiedResnetParameterSpecs(vision, embedDim)),
     bufferSpecs: () => underVisual(runningSpecsOf(modifiedResnetParameterSpecs(vision, undefined))),
     features: (x_BHWC, tower) => modifiedResnetFeatures([x_BHWC], vision, visualContext(tower))[0]!,

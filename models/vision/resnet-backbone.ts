@@ -19,9 +19,11 @@ export function resnetBackbone(vision: ResnetVisionConfig): Backbone {
   const { imageSize, depth, stem = 'imagenet', width = 64, zeroInitResidual = false } = vision;
   const config: ResNetConfig = { depth, stem, width, zeroInitResidual };
   const features = featureWidth(depth, width);
+  const layers = convolutions(config, imageSize);
   return {
     imageSize,
     featureWidth: features,
+    batchNormPlaces: layers.at(-1)!.side ** 2,
     parameterSpecs: (embedDim) => [
       ...underVisual(resNetParameterSpecs(config)),
       ...(embedDim === undefined
@@ -32,7 +34,7 @@ export function resnetBackbone(vision: ResnetVisionConfig): Backbone {
     features: (x_BHWC: Tensor4D, tower) => resNetFeatures([x_BHWC], config, visualContext(tower))[0]!,
     project: (features_BF, parameter) =>
       moduleScope('projection', () => tf.matMul(features_BF, parameter<Tensor2D>('visual.proj'))),
-    cost: () => convolutionsCost(convolutions(config, imageSize)),
+    cost: () => convolutionsCost(layers),
   };
 }
 

@@ -11,6 +11,7 @@ export function vitBackbone(vision: VitConfig): Backbone {
   return {
     imageSize: layout.imageSize,
     featureWidth: layout.width,
+    batchNormPlaces: undefined,
     parameterSpecs: (embedDim) => vitParameterSpecs(layout, embedDim),
     bufferSpecs: () => vitBufferSpecs(layout),
     features: (x_BHWC, tower) => vitFeatures(x_BHWC, layout, tower),

@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { type RunConfig, runConfigSchema } from '../../common/config/run-config.ts';
 import { resolveModelConfig } from '../../models/model-config.ts';
 import { checkEvalData, checkEvalObjective } from '../../worker/eval/check-held-out.ts';
+import { checkTowerFor } from '../../worker/objectives/check-tower.ts';
 import { checkModelFor } from '../../worker/objectives/objective-inputs.ts';
 import { makeDataset, memoryStore, picture } from '../support/datasets.ts';
 
@@ -120,5 +121,17 @@ describe('a run is refused before any worker starts', () => {
     expect(check('siglip', withBias)).not.toThrow();
     expect(check('clip', withBias)).toThrow(/is for objective siglip, objective is clip/);
     expect(check('clip', 'tiny')).not.toThrow();
+  });
+
+  it('where batch norms would see a part of a lane, or one value', () => {
+    const resnet = { preset: 'tiny', vision: { kind: 'resnet', depth: 18, stem: 'cifar', imageSize: 8 } };
+    const check = (train: object) => () => {
+      const config = parse({ model: resnet }, train).data as RunConfig;
+      checkTowerFor(config, resolveModelConfig(config.model));
+    };
+    expect(check({ lanes: 4 })).not.toThrow();
+    expect(check({ lanes: 4, microBatch: 2 })).not.toThrow();
+    expect(check({ lanes: 4, microBatch: 1 })).toThrow(/train.microBatch must be a whole lane \(2\) with a resnet/);
+    expect(check({ lanes: 8 })).toThrow(/train.lanes leaves the last batch norms of this resnet one value per channel/);
   });
 });

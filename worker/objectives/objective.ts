@@ -30,6 +30,8 @@ export interface TrainedModel {
 export interface LaneStatistics {
   /** Floats of one lane. */
   readonly length: number;
+  /** A lane is about to be encoded: what other forwards left is forgotten. */
+  begin?(): void;
   /** Those of the lane that was encoded last; asked for right after `encode`. */
   read(out: Float32Array): void;
   /** Takes the mean over all lanes over. Called once the step's update is applied, with the same bits on every worker. */

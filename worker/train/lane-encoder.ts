@@ -61,6 +61,7 @@ export class LaneEncoder {
 
   /** Encodes a whole lane and keeps its tape. */
   encode(input: LaneInput): EncodedLane {
+    this.#statistics?.begin?.();
     const recording = this.#record(input, this.#whole);
     return {
       outputs: recording.outputs,
@@ -78,6 +79,7 @@ export class LaneEncoder {
    */
   encodeTwice(input: LaneInput, microBatch: number): EncodedLane {
     const chunks = chunksOf(this.#options.laneBatch, microBatch);
+    this.#statistics?.begin?.();
     const outputs = this.#outputsOf(input, chunks);
     return {
       outputs,

@@ -1,0 +1,33 @@
+import type { ModelConfig, RunConfig } from '../../common/config/run-config.ts';
+import { CoveyError } from '../../common/errors.ts';
+import { newBackbone } from '../../models/vision/backbone.ts';
+import { OBJECTIVE_INPUTS } from './objective-inputs.ts';
+
+/**
+ * Whether lanes are such that the tower's batch norms can see them: asked where `checkModelFor` is.
+ * @throws CoveyError CONFIG_INVALID
+ */
+export function checkTowerFor(
+  { run, objective, train }: Pick<RunConfig, 'run' | 'objective' | 'train'>,
+  model: ModelConfig,
+): void {
+  const { batchNormPlaces } = newBackbone(model.vision);
+  if (batchNormPlaces === undefined) return;
+  const { globalBatch, lanes, microBatch } = train;
+  const laneBatch = globalBatch / lanes;
+  const refuse = (path: string, message: string, value: unknown): never => {
+    throw new CoveyError('CONFIG_INVALID', `Cannot start run ${run}: ${path} ${message}`, {
+      fields: { problems: [{ path, message, value }] },
+    });
+  };
+  const { kind } = model.vision;
+  if (microBatch !== undefined && microBatch !== laneBatch) {
+    const message = `must be a whole lane (${laneBatch}) with a ${kind}, whose batch norms' statistics are a lane's, is ${microBatch}; use more lanes instead`;
+    refuse('train.microBatch', message, microBatch);
+  }
+  const values = OBJECTIVE_INPUTS[objective].views * laneBatch * batchNormPlaces;
+  if (values < 2) {
+    const message = `leaves the last batch norms of this ${kind} one value per channel, which has no variance: use fewer lanes or larger pictures`;
+    refuse('train.lanes', message, lanes);
+  }
+}
