@@ -20,6 +20,8 @@ const COMMANDS: Readonly<Record<string, () => Promise<AddCommand>>> = {
   ckpt: async () => (await import('./commands/ckpt.ts')).addCkptCommand,
   eval: async () => (await import('./commands/eval.ts')).addEvalCommand,
   import: async () => (await import('./commands/import.ts')).addImportCommand,
+  embed: async () => (await import('./commands/embed.ts')).addEmbedCommand,
+  probe: async () => (await import('./commands/probe.ts')).addProbeCommand,
   export: async () => (await import('./commands/export.ts')).addExportCommand,
   'verify-export': async () => (await import('./commands/verify-export.ts')).addVerifyExportCommand,
   augment: async () => (await import('./commands/augment.ts')).addAugmentCommand,

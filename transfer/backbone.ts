@@ -1,16 +1,20 @@
 import { createHash } from 'node:crypto';
-import type { RunConfig, VisionConfig } from '../common/config/run-config.ts';
+import type { RunConfig } from '../common/config/run-config.ts';
+import { isVit, type VisionConfig } from '../common/config/vision-config.ts';
 import { CoveyError } from '../common/errors.ts';
 import type { ObjectStore } from '../common/objectstore/object-store.ts';
 import { initialValues } from '../models/clip/initial-values.ts';
+import { resizePositions } from '../models/formats/position-resize.ts';
+import { type Pretrained, backboneOf as towerOf } from '../models/formats/pretrained.ts';
 import type { HostTensor } from '../models/formats/safetensors.ts';
 import { resolveModelConfig } from '../models/model-config.ts';
 import { elementCount } from '../models/parameter-spec.ts';
-import { backboneSpecs } from '../models/vision/backbone.ts';
+import { backboneSpecs, newBackbone } from '../models/vision/backbone.ts';
 import type { CheckpointManifest, WeightKind } from '../worker/checkpoint/checkpoint-format.ts';
-import { readWeights } from '../worker/checkpoint/read-checkpoint.ts';
+import { readBuffers, readWeights } from '../worker/checkpoint/read-checkpoint.ts';
 
 export const PROJECTION = 'visual.proj';
+const POSITIONS = 'visual.positional_embedding';
 
 /** An image tower with its weights: what transfer starts from. Holds no tensors of an engine. */
 export interface Backbone {
@@ -41,7 +45,8 @@ export async function checkpointBackbone(source: CheckpointSource, signal?: Abor
   const { vision, quickGelu } = resolveModelConfig(config.model);
   const stored = await readWeights(store, manifest, source.weights, signal);
   const origin = `run ${manifest.run}, step ${manifest.step}, objective ${config.objective}`;
-  return backboneOf(stored, { vision, quickGelu, mean: config.data.mean, std: config.data.std, origin });
+  const all = new Map([...(await readBuffers(store, manifest, signal)), ...stored]);
+  return backboneOf(all, { vision, quickGelu, mean: config.data.mean, std: config.data.std, origin });
 }
 
 /**
@@ -70,6 +75,49 @@ export function backboneOf(
   }
   const projection = tensors.get(PROJECTION);
   return { ...facts, weights, digest: digestOf(weights), ...(projection === undefined ? {} : { projection }) };
+}
+
+/** The image tower of a model that was loaded from files. */
+export function pretrainedBackbone(model: Pretrained, origin: string): Backbone {
+  const { vision, quickGelu, preprocess } = towerOf(model);
+  const proj = model.weights.get(PROJECTION);
+  const tensors = new Map<string, HostTensor>(
+    [...model.weights].map(([name, values]) => [name, { shape: [values.length], values }]),
+  );
+  if (proj !== undefined) {
+    const features = newBackbone(vision).featureWidth;
+    tensors.set(PROJECTION, { shape: [features, proj.length / features], values: proj });
+  }
+  return backboneOf(tensors, { vision, quickGelu, mean: preprocess.mean, std: preprocess.std, origin });
+}
+
+/**
+ * The same for pictures of another side: a transformer's positions are resized as open_clip does, a ResNet has none.
+ * @throws CoveyError INVALID_ARGUMENT where the side is no multiple of a patch, UNSUPPORTED for positions without a class token
+ */
+export function atImageSize(backbone: Backbone, imageSize: number): Backbone {
+  const { vision } = backbone;
+  if (imageSize === vision.imageSize) return backbone;
+  const weights = new Map(backbone.weights);
+  if (isVit(vision)) {
+    if (imageSize % vision.patchSize !== 0) {
+      throw new CoveyError(
+        'INVALID_ARGUMENT',
+        `Cannot use pictures of ${imageSize} pixels: the backbone's patches have ${vision.patchSize}; choose a multiple`,
+        { fields: { imageSize, patchSize: vision.patchSize } },
+      );
+    }
+    if (!weights.has('visual.class_embedding')) {
+      throw new CoveyError(
+        'UNSUPPORTED',
+        `Cannot use pictures of ${imageSize} pixels: positions of a transformer without class token are not resized; use ${vision.imageSize}`,
+      );
+    }
+    weights.set(POSITIONS, resizePositions(weights.get(POSITIONS)!, imageSize / vision.patchSize));
+  }
+  if (backbone.projection !== undefined) weights.set(PROJECTION, backbone.projection);
+  const origin = `${backbone.origin}, for pictures of ${imageSize} pixels`;
+  return backboneOf(weights, { ...backbone, vision: { ...vision, imageSize }, origin });
 }
 
 /** A tower of the same shape with random weights: what pretraining is compared with. */

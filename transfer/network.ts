@@ -24,6 +24,7 @@ import { batchNormLayer } from '../models/vision/batch-norm-layer.ts';
 import type { Adapter, AdapterOptions } from './adapters/adapter.ts';
 import { newAdapter } from './adapters/new-adapter.ts';
 import { type Backbone, PROJECTION, withWeights } from './backbone.ts';
+import { headTensors } from './head-file.ts';
 
 export interface NetworkOptions {
   /** Outputs of the new head. Without it there is none. */
@@ -116,19 +117,8 @@ export class TransferNetwork {
   }
 
   /** Puts a linear classifier of the features in the head's place. */
-  setHead({ weights_DK, bias_K, dimensions, classes }: LinearClassifier): void {
-    const weight_KF = new Float32Array(classes * dimensions);
-    for (let k = 0; k < classes; k++) {
-      for (let d = 0; d < dimensions; d++) weight_KF[k * dimensions + d] = weights_DK[d * classes + k]!;
-    }
-    const head = this.parameters.filter(({ name }) => name.startsWith('head.'));
-    assignAll(
-      head,
-      new Map([
-        ['head.weight', weight_KF],
-        ['head.bias', new Float32Array(bias_K)],
-      ]),
-    );
+  setHead(classifier: LinearClassifier): void {
+    this.write(headTensors(classifier));
   }
 
   /** Host copies, all or those that `chosen` names. */

@@ -106,8 +106,8 @@ export async function evaluateZeroShot(
   };
 }
 
-/** Class embeddings [classes, embedDim]. */
-function encodeClasses(options: ZeroShotOptions, { engine, model, tokenizer }: ZeroShotModules): Float32Array {
+/** Unit-length embeddings of the classes, [classes, embedDim]: mean over templates, normalised again. */
+export function encodeClasses(options: ZeroShotOptions, { engine, model, tokenizer }: ZeroShotModules): Float32Array {
   const templates = options.templates ?? ['{}'];
   const { embedDim } = model.config;
   const sums = new Float32Array(options.classNames.length * embedDim);

@@ -1,0 +1,61 @@
+import { readFile } from 'node:fs/promises';
+import type { Command } from 'commander';
+import { CoveyError } from '../../common/errors.ts';
+import { fewShots, fractionByClass, type LabelledSample, splitByClass } from '../../transfer/data/labelled-set.ts';
+import { wholeNumber } from '../option-values.ts';
+import { realNumber } from './session.ts';
+
+/** Options of every command that learns from labels. */
+export interface LabelOptions {
+  readonly data: string;
+  readonly test?: string;
+  readonly labelKey?: string;
+  readonly classes?: string;
+  readonly validation: number;
+  readonly fraction?: number;
+  readonly shots?: number;
+  readonly seed: number;
+}
+
+export function addLabelOptions(command: Command): Command {
+  return command
+    .requiredOption('--data <manifest>', 'URL of the manifest of the labelled pictures')
+    .option('--test <manifest>', 'pictures to judge by, not seen before (default: the validation split)')
+    .option('--label-key <key>', 'key of the samples’ meta that is the label (default: their label)')
+    .option('--classes <file>', 'the label space, a name per line (default: the labels that occur)')
+    .option('--validation <share>', 'share of each class that is kept for validation', realNumber(0, 0.9), 0.2)
+    .option('--fraction <share>', 'of the rest only this share of each class, at least one', realNumber(0, 1))
+    .option('--shots <n>', 'of the rest only so many of each class', wholeNumber(1))
+    .option('--seed <n>', 'of splits, first weights and augmentation', wholeNumber(0), 0);
+}
+
+export async function classesOf(file: string | undefined): Promise<string[] | undefined> {
+  if (file === undefined) return undefined;
+  const lines = (await readFile(file, 'utf8')).split('\n').map((line) => line.trim());
+  return lines.filter((line) => line !== '');
+}
+
+export interface LabelSplit {
+  readonly train: LabelledSample[];
+  readonly validation: LabelledSample[];
+}
+
+/** @throws CoveyError INVALID_ARGUMENT where too little is left to learn from or to validate by */
+export function splitLabels(samples: readonly LabelledSample[], options: LabelOptions): LabelSplit {
+  const { validation: share, fraction, shots, seed } = options;
+  if (fraction !== undefined && shots !== undefined) {
+    throw new CoveyError('INVALID_ARGUMENT', 'Cannot choose samples: --fraction and --shots are both given; use one');
+  }
+  const { chosen: validation, rest } = splitByClass(samples, share, seed);
+  const some = fraction === undefined ? rest : fractionByClass(rest, fraction, seed);
+  const train = shots === undefined ? some : fewShots(rest, shots, seed);
+  const classes = new Set(train.map(({ label }) => label)).size;
+  if (classes < 2 || validation.length === 0) {
+    throw new CoveyError(
+      'INVALID_ARGUMENT',
+      `Cannot learn from ${samples.length} labelled pictures: ${train.length} of ${classes} classes are left for training and ${validation.length} for validation; label more, or lower --validation`,
+      { fields: { train: train.length, classes, validation: validation.length } },
+    );
+  }
+  return { train, validation };
+}

@@ -1,0 +1,157 @@
+import { mkdir } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
+import { type Command, InvalidArgumentError } from 'commander';
+import type { AugmentConfig } from '../../common/config/augment-config.ts';
+import type { Engine } from '../../engine/index.ts';
+import type { LabelledSet } from '../../transfer/data/labelled-set.ts';
+import type { PictureSource } from '../../transfer/data/picture-source.ts';
+import { Closers } from '../../worker/closers.ts';
+import type { Dataset } from '../../worker/data/dataset.ts';
+import type { ShardCache } from '../../worker/data/shard-cache.ts';
+import type { CommandContext } from '../context.ts';
+import { formatDuration } from '../format.ts';
+import { defaultCacheDir } from '../local-paths.ts';
+import { storeOpener } from '../open-store.ts';
+import { type EngineChoice, engineOption, wholeNumber } from '../option-values.ts';
+import { StatusLine } from '../status-line.ts';
+
+/** Options of every command that computes. */
+export interface ComputeOptions {
+  readonly threads?: number;
+  readonly engine?: EngineChoice;
+  readonly cacheDir?: string;
+}
+
+export function addComputeOptions(command: Command): Command {
+  return command
+    .option('--threads <n>', 'compute threads (default: all cores)', wholeNumber(1, 1024))
+    .addOption(engineOption('engine (default: auto)'))
+    .option('--cache-dir <folder>', 'where shards of a remote store are kept');
+}
+
+const CACHE_BYTES_MAX = 20 * 2 ** 30;
+export const PIXELS_MAX = 50_000_000;
+
+export interface OpenedDataset {
+  readonly dataset: Dataset;
+  readonly cache: ShardCache;
+}
+
+/** What a transfer command has open; `close` puts everything away in reverse order, also after an interrupt. */
+export class TransferSession {
+  readonly engine: Engine;
+  readonly context: CommandContext;
+  readonly #options: ComputeOptions;
+  readonly #closers: Closers;
+  readonly #line: StatusLine;
+
+  private constructor(context: CommandContext, options: ComputeOptions, engine: Engine, closers: Closers) {
+    this.context = context;
+    this.#options = options;
+    this.engine = engine;
+    this.#closers = closers;
+    this.#line = closers.add(new StatusLine(context.output, () => context.clock.now()), (line) => line.close());
+  }
+
+  static async run<T>(
+    context: CommandContext,
+    options: ComputeOptions,
+    work: (session: TransferSession) => Promise<T>,
+  ): Promise<T> {
+    const { loadEngine } = await import('../../engine/index.ts');
+    const closers = new Closers();
+    try {
+      const { engine: name = 'auto', threads = availableParallelism() } = options;
+      const engine = closers.add(await loadEngine({ engine: name, threads }), (one) => one.close());
+      return await work(new TransferSession(context, options, engine, closers));
+    } finally {
+      await closers.close(context.logger);
+    }
+  }
+
+  /** Whatever must be closed at the end. */
+  own<T>(value: T, close: (value: T) => Promise<unknown> | unknown): T {
+    return this.#closers.add(value, close);
+  }
+
+  async openDataset(manifestUrl: string): Promise<OpenedDataset> {
+    const { openDataset, splitManifestUrl } = await import('../../worker/data/dataset.ts');
+    const { ShardCache } = await import('../../worker/data/shard-cache.ts');
+    const { logger, signal } = this.context;
+    const { storeUrl, key } = splitManifestUrl(manifestUrl);
+    const store = this.own(storeOpener(this.context)(storeUrl), (one) => one.close());
+    const dataset = await openDataset(store, key, { signal });
+    const dir = this.#options.cacheDir ?? defaultCacheDir();
+    const cache = new ShardCache({ dir, bytesMax: CACHE_BYTES_MAX }, { store, logger });
+    return { dataset, cache: this.own(cache, (one) => one.close()) };
+  }
+
+  async openLabelled(
+    manifestUrl: string,
+    labels: { readonly labelKey?: string; readonly classes?: readonly string[] | undefined },
+    pictures: { readonly imageSide: number; readonly augment: AugmentConfig; readonly seed: number },
+  ): Promise<{ readonly set: LabelledSet; readonly pictures: PictureSource; readonly dataset: Dataset }> {
+    const { readLabelledSet } = await import('../../transfer/data/labelled-set.ts');
+    const { PictureSource } = await import('../../transfer/data/picture-source.ts');
+    const { dataset, cache } = await this.openDataset(manifestUrl);
+    const { signal, output } = this.context;
+    const set = await readLabelledSet(dataset, { metaKey: labels.labelKey, classes: labels.classes }, signal);
+    if (set.unlabelled > 0)
+      output.message(`${set.unlabelled} of ${dataset.sampleCount} samples have no label: left out`);
+    const source = new PictureSource({ ...pictures, pixelsMax: PIXELS_MAX }, { cache });
+    const broken = await source.findBroken(
+      set.samples.map(({ located }) => located),
+      signal,
+    );
+    for (const { sampleId, reason } of broken) output.warn(`${sampleId} left out: ${reason}`);
+    const brokenIds = new Set(broken.map(({ sampleId }) => sampleId));
+    const samples = set.samples.filter(({ located }) => !brokenIds.has(located.sampleId));
+    return { set: { ...set, samples }, pictures: source, dataset };
+  }
+
+  /** `what 120/800 · … · ETA 2 min 3 s` on the status line. `done` counts what this process did of what it had to do. */
+  progress(what: string): (done: number, total: number, more?: string) => void {
+    const startedMs = this.context.clock.now();
+    return (done, total, more) => {
+      const seconds = (this.context.clock.now() - startedMs) / 1000;
+      const left = done === 0 ? Number.NaN : (seconds / done) * (total - done);
+      this.#line.update(`${what} ${done}/${total}${more ? ` · ${more}` : ''} · ETA ${formatDuration(left)}`);
+    };
+  }
+
+  /** ISO 8601. */
+  now(): string {
+    return new Date(this.context.clock.now()).toISOString();
+  }
+
+  /** A line that stays. */
+  say(text: string): void {
+    this.#line.print(text);
+  }
+}
+
+/** Makes an output folder. */
+export async function outputFolder(folder: string): Promise<string> {
+  await mkdir(folder, { recursive: true });
+  return folder;
+}
+
+/** `1/4`: the first of four parts. */
+export function partOption(text: string): { index: number; of: number } {
+  const [, index, of] = (/^(\d+)\/(\d+)$/.exec(text) ?? []).map(Number);
+  if (index === undefined || of === undefined || index < 1 || index > of) {
+    throw new InvalidArgumentError('write 1/4 for the first of four parts.');
+  }
+  return { index: index - 1, of };
+}
+
+/** Parser of a number within bounds. */
+export function realNumber(min: number, max = Number.POSITIVE_INFINITY): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (text.trim() !== '' && value >= min && value <= max) return value;
+    throw new InvalidArgumentError(
+      `must be a number from ${min}${max === Number.POSITIVE_INFINITY ? ' up' : ` to ${max}`}.`,
+    );
+  };
+}
