@@ -22,6 +22,8 @@ const COMMANDS: Readonly<Record<string, () => Promise<AddCommand>>> = {
   import: async () => (await import('./commands/import.ts')).addImportCommand,
   embed: async () => (await import('./commands/embed.ts')).addEmbedCommand,
   probe: async () => (await import('./commands/probe.ts')).addProbeCommand,
+  finetune: async () => (await import('./commands/finetune.ts')).addFinetuneCommand,
+  adapter: async () => (await import('./commands/adapter.ts')).addAdapterCommand,
   export: async () => (await import('./commands/export.ts')).addExportCommand,
   'verify-export': async () => (await import('./commands/verify-export.ts')).addVerifyExportCommand,
   augment: async () => (await import('./commands/augment.ts')).addAugmentCommand,

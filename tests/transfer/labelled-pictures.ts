@@ -27,14 +27,19 @@ export interface LabelledPictures {
   close(): Promise<void>;
 }
 
-/** `perClass` pictures of each of three colours in two shards. */
-export async function labelledPictures(folder: string, perClass: number): Promise<LabelledPictures> {
-  const samples = await Promise.all(
+/** `perClass` pictures of each of three colours. */
+export function colouredSamples(perClass: number) {
+  return Promise.all(
     Array.from({ length: 3 * perClass }, async (_, i) => {
       const [label, color] = Object.entries(COLORS)[i % 3]!;
       return { image: await square(color, i), caption: label, label };
     }),
   );
+}
+
+/** They in two shards, opened. */
+export async function labelledPictures(folder: string, perClass: number): Promise<LabelledPictures> {
+  const samples = await colouredSamples(perClass);
   const half = Math.ceil(samples.length / 2);
   const store = memoryStore();
   const dataset = await makeDataset(store, [samples.slice(0, half), samples.slice(half)]);

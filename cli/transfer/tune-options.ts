@@ -1,0 +1,106 @@
+import { type Command, Option } from 'commander';
+import { CoveyError } from '../../common/errors.ts';
+import type { AdapterOptions } from '../../transfer/adapters/adapter.ts';
+import { type TuneRecipe, tuneRecipeSchema } from '../../transfer/tune/tune-recipe.ts';
+import { wholeNumber } from '../option-values.ts';
+import { realNumber } from './session.ts';
+
+/** Options that say how a network is fine-tuned. */
+export interface TuneOptions {
+  readonly adapter?: 'lora' | 'bottleneck' | 'conv-series' | 'conv-parallel';
+  readonly rank: number;
+  readonly width: number;
+  readonly headOnly?: boolean;
+  readonly steps: number;
+  readonly batch: number;
+  readonly lr: number;
+  readonly warmup?: number;
+  readonly weightDecay: number;
+  readonly backboneLr: number;
+  readonly layerDecay: number;
+  readonly unlockedGroups?: number;
+  readonly headSteps: number;
+  readonly labelSmoothing: number;
+  readonly evaluateEvery?: number;
+  readonly patience: number;
+  readonly precision: 'fp32' | 'bf16';
+  readonly flip: number;
+  readonly scale: number;
+  readonly seed: number;
+}
+
+export function addTuneOptions(command: Command): Command {
+  return command
+    .addOption(
+      new Option('--adapter <kind>', 'train an adapter, and leave the backbone as it is').choices([
+        'lora',
+        'bottleneck',
+        'conv-series',
+        'conv-parallel',
+      ]),
+    )
+    .option('--rank <n>', 'lora: rank of the updates', wholeNumber(1), 8)
+    .option('--width <n>', 'bottleneck: width', wholeNumber(1), 16)
+    .option('--head-only', 'train the head alone')
+    .option('--steps <n>', 'updates', wholeNumber(1), 500)
+    .option('--batch <n>', 'pictures of an update', wholeNumber(1), 64)
+    .option('--lr <rate>', 'highest learning rate, of what is new', realNumber(0), 1e-3)
+    .option('--warmup <n>', 'steps until then (default: a tenth of all)', wholeNumber(0))
+    .option('--weight-decay <λ>', 'decoupled', realNumber(0), 0.05)
+    .option('--backbone-lr <factor>', 'of the backbone, relative to --lr', realNumber(0), 0.1)
+    .option('--layer-decay <factor>', 'learning rate × this per layer below the head', realNumber(0, 1), 1)
+    .option('--unlocked-groups <n>', 'train only the last so many groups of the backbone', wholeNumber(0))
+    .option('--head-steps <n>', 'train the head alone for so many steps first', wholeNumber(0), 0)
+    .option('--label-smoothing <ε>', 'share of the target that is spread over all classes', realNumber(0, 0.99), 0)
+    .option('--evaluate-every <n>', 'steps between evaluations (default: a twentieth of all)', wholeNumber(1))
+    .option('--patience <n>', 'stop after so many evaluations without improvement; 0: never', wholeNumber(0), 0)
+    .addOption(new Option('--precision <name>', 'of activations').choices(['fp32', 'bf16']).default('fp32'))
+    .option('--flip <share>', 'pictures mirrored in training', realNumber(0, 1), 0)
+    .option('--scale <share>', 'least area of the random crop', realNumber(0.01, 1), 0.7);
+}
+
+/** @throws CoveyError INVALID_ARGUMENT naming each option that does not fit */
+export function recipeOf(options: TuneOptions): TuneRecipe {
+  const adapter = adapterOf(options);
+  if (adapter !== undefined && options.headOnly === true) {
+    throw new CoveyError('INVALID_ARGUMENT', 'Cannot fine-tune: --adapter and --head-only are both given; use one');
+  }
+  const { steps, unlockedGroups } = options;
+  const parsed = tuneRecipeSchema.safeParse({
+    method: adapter !== undefined ? 'adapter' : options.headOnly ? 'head' : 'full',
+    ...(adapter ? { adapter } : {}),
+    seed: options.seed,
+    steps,
+    batch: options.batch,
+    lr: options.lr,
+    warmupSteps: options.warmup ?? Math.floor(steps / 10),
+    weightDecay: options.weightDecay,
+    backboneLrScale: options.backboneLr,
+    layerDecay: options.layerDecay,
+    ...(unlockedGroups === undefined ? {} : { unlockedGroups }),
+    headSteps: options.headSteps,
+    labelSmoothing: options.labelSmoothing,
+    precision: options.precision,
+    evaluateEverySteps: options.evaluateEvery ?? Math.max(1, Math.round(steps / 20)),
+    patience: options.patience,
+    augment: { scale: [options.scale, 1], flip: options.flip },
+  });
+  if (parsed.success) return parsed.data;
+  const problems = parsed.error.issues.map(({ path, message }) => `${path.join('.')}: ${message}`);
+  throw new CoveyError('INVALID_ARGUMENT', `Cannot fine-tune: ${problems.join('; ')}`, { fields: { problems } });
+}
+
+function adapterOf({ adapter, rank, width }: TuneOptions): AdapterOptions | undefined {
+  switch (adapter) {
+    case undefined:
+      return undefined;
+    case 'lora':
+      return { kind: 'lora', rank, alpha: 2 * rank, targets: 'all' };
+    case 'bottleneck':
+      return { kind: 'bottleneck', width };
+    case 'conv-series':
+      return { kind: 'conv', placement: 'series' };
+    case 'conv-parallel':
+      return { kind: 'conv', placement: 'parallel' };
+  }
+}
