@@ -5,7 +5,7 @@ import { type EngineName, engineCapabilities } from '../../engine/capabilities.t
 import { resolveModelConfig } from '../../models/model-config.ts';
 import { presets } from '../../models/presets.ts';
 import { checkTowerFor } from '../../worker/objectives/check-tower.ts';
-import { checkModelFor, OBJECTIVE_INPUTS } from '../../worker/objectives/objective-inputs.ts';
+import { checkModelFor } from '../../worker/objectives/objective-inputs.ts';
 import type { TrainingConfig } from '../../worker/train/new-trainer.ts';
 import { readConfig } from '../commands/config.ts';
 import type { CommandContext } from '../context.ts';
@@ -66,9 +66,6 @@ async function baseTarget(
     const model = resolveModelConfig(config.model);
     checkModelFor(config, model);
     checkTowerFor(config, model);
-    if (!OBJECTIVE_INPUTS[config.objective].captions) {
-      throw new CoveyError('UNSUPPORTED', `Cannot profile objective ${config.objective}: only those over captions yet`);
-    }
     return { name, model, training: config };
   }
   if (sets !== undefined)

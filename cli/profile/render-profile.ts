@@ -32,9 +32,10 @@ export function renderProfile(report: ProfileReport, output: Output, { top, dept
 function summaryLines(report: ProfileReport): string[] {
   const { stepMs, peaks, modelFlops } = report;
   const { globalBatch, lanes, captionTokens } = report;
+  const captionText = captionTokens > 0 ? `captions of ${captionTokens} tokens, ` : '';
   const laneText = lanes === 1 ? 'one lane' : `${lanes} lanes`;
   return [
-    `${report.target}: batch ${globalBatch} in ${laneText}, captions of ${captionTokens} tokens, ${report.precision}; ${report.description}`,
+    `${report.target}: batch ${globalBatch} in ${laneText}, ${captionText}${report.precision}; ${report.description}`,
     `step ${ms(stepMs.median)} ms (${ms(stepMs.min)} to ${ms(stepMs.max)} over ${report.steps}; without the profile ${ms(report.unprofiledStepMs)}), ` +
       `${samplesPerSecond(report)} samples/s`,
     `${giga(modelFlops.total)} GFLOP of products a step: ${giga(report.flopsPerSecond)} GFLOP/s, ${percent(report.gemmShare)} of the GEMM peak ` +

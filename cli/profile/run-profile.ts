@@ -15,9 +15,10 @@ import { type ModuleNode, moduleTree } from '../../engine/profile/module-tree.ts
 import { startProfile } from '../../engine/profile/profile.ts';
 import type { ProfileRecord } from '../../engine/profile/record.ts';
 import type { StepFlops } from '../../models/clip/step-flops.ts';
+import { OBJECTIVE_INPUTS } from '../../worker/objectives/objective-inputs.ts';
 import { SoloCollectives } from '../../worker/train/blocking-collectives.ts';
 import { newTrainer } from '../../worker/train/new-trainer.ts';
-import { lanesFlops } from '../../worker/train/step-flops.ts';
+import { stepFlops } from '../../worker/train/step-flops.ts';
 import { syntheticLanes } from '../../worker/train/synthetic-lanes.ts';
 import type { ProfileTarget } from './profile-target.ts';
 
@@ -39,6 +40,7 @@ export interface ProfileReport {
   readonly precision: string;
   readonly globalBatch: number;
   readonly lanes: number;
+  /** Of each caption; 0 where the objective takes none. */
   readonly captionTokens: number;
   readonly steps: number;
   readonly stepMs: { readonly median: number; readonly min: number; readonly max: number };
@@ -69,8 +71,16 @@ export async function runProfile(
   options: RunProfileOptions,
 ): Promise<{ readonly report: ProfileReport; readonly record: ProfileRecord }> {
   const { globalBatch, lanes: laneCount, precision } = training.train;
-  const captionTokens = Math.min(options.captionTokens ?? Number.POSITIVE_INFINITY, modelConfig.text.contextLength);
-  const lanes = syntheticLanes(modelConfig, { lanes: laneCount, laneBatch: globalBatch / laneCount, captionTokens });
+  const inputs = OBJECTIVE_INPUTS[training.objective];
+  const captionTokens = inputs.captions
+    ? Math.min(options.captionTokens ?? Infinity, modelConfig.text.contextLength)
+    : 0;
+  const lanes = syntheticLanes(modelConfig, {
+    lanes: laneCount,
+    laneBatch: globalBatch / laneCount,
+    ...(inputs.captions ? { captionTokens } : {}),
+    inputs,
+  });
   const before = measurePeaks(engine, precision);
   const { model, trainer } = newTrainer(training, modelConfig, engine);
   let measured: Measured;
@@ -83,7 +93,7 @@ export async function runProfile(
     model.dispose();
   }
   const peaks = betterPeaks(before, measurePeaks(engine, precision));
-  const modelFlops = lanesFlops(modelConfig, globalBatch, lanes);
+  const modelFlops = stepFlops(training, modelConfig, lanes);
   const about = {
     target: name,
     engine: engine.name,

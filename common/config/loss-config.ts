@@ -7,7 +7,7 @@ import { isMoco, mocoProblems, mocoSchema } from './moco-config.ts';
 const positiveInt = z.int().positive();
 
 export const objectiveSchema = z
-  .enum(['clip', 'siglip', 'simclr', 'supcon', 'moco-v2', 'supervised'])
+  .enum(['clip', 'siglip', 'simclr', 'supcon', 'moco-v2', 'moco-v3', 'supervised'])
   .default('clip')
   .describe('docs/objectives.md');
 
@@ -39,7 +39,7 @@ export const lossSchema = z
         'supcon, supervised: how many classes, where the labels of the dataset are numbers from 0; or their names in order',
       ),
     labelSmoothing: z.number().min(0).lt(1).default(0).describe('supervised'),
-    moco: mocoSchema.optional().describe('moco-v2'),
+    moco: mocoSchema.optional().describe('moco-v2, moco-v3'),
   })
   .prefault({});
 
@@ -53,7 +53,7 @@ export function lossProblems({
 }: {
   objective: z.infer<typeof objectiveSchema>;
   loss: LossConfig;
-  train: { globalBatch: number };
+  train: { globalBatch: number; lanes: number };
 }) {
   const problems: { path: string[]; message: string }[] = [];
   const refuse = (path: string[], message: string) => problems.push({ path, message });

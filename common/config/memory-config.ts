@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { isMoco, type MocoConfig, mocoOptions } from './moco-config.ts';
 
 /** Large batches on little memory (docs/large-batches.md). */
 
@@ -34,7 +35,8 @@ export const memoryShape = {
 const memorySchema = z.strictObject(memoryShape);
 
 interface Checked {
-  readonly loss: { readonly projection: { readonly batchNorm: boolean } };
+  readonly objective: string;
+  readonly loss: { readonly projection: { readonly batchNorm: boolean }; readonly moco?: MocoConfig | undefined };
   readonly train: z.infer<typeof memorySchema> & {
     readonly globalBatch: number;
     readonly lanes: number;
@@ -48,7 +50,7 @@ interface Problem {
 }
 
 /** What is wrong with the keys above, given the rest. */
-export function memoryProblems({ loss, train }: Checked): Problem[] {
+export function memoryProblems({ objective, loss, train }: Checked): Problem[] {
   const { globalBatch, lanes, microBatch, deterministic, memoryBytesMax } = train;
   const laneBatch = globalBatch / lanes;
   const problems: Problem[] = [];
@@ -68,10 +70,11 @@ export function memoryProblems({ loss, train }: Checked): Problem[] {
       'microBatch',
       `must divide a lane's samples (train.globalBatch / train.lanes = ${laneBatch}), is ${microBatch}`,
     );
-  } else if (loss.projection.batchNorm) {
+  } else if (isMoco(objective) ? mocoOptions(objective, loss.moco).batchNorm : loss.projection.batchNorm) {
+    const key = isMoco(objective) ? 'loss.moco.batchNorm' : 'loss.projection.batchNorm';
     refuse(
       'microBatch',
-      `must be a whole lane (${laneBatch}) with loss.projection.batchNorm, whose statistics are a lane's, is ${microBatch}; use more lanes instead`,
+      `must be a whole lane (${laneBatch}) with ${key}, whose statistics are a lane's, is ${microBatch}; use more lanes instead`,
     );
   }
   return problems;

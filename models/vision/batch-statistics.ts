@@ -77,11 +77,11 @@ export class BatchStatistics {
     if (!values.every(Number.isFinite)) this.#reset();
   }
 
-  /** running ← (1 − m)·running + m·mean, in float32 on every engine alike. */
-  apply(mean: Float32Array): void {
+  /** running ← (1 − share)·running + share·mean, in float32 on every engine alike. @param share default PyTorch's 0.1 */
+  apply(mean: Float32Array, share = MOMENTUM): void {
     tf.tidy(() => {
       const running = tf.concat(this.#slots.map((slot) => slot.running)).dataSync<'float32'>();
-      const next = running.map((value, i) => (1 - MOMENTUM) * value + MOMENTUM * mean[i]!);
+      const next = running.map((value, i) => (1 - share) * value + share * mean[i]!);
       for (const { running: variable, offset, length } of this.#slots) {
         variable.assign(tf.tensor1d(next.slice(offset, offset + length)));
       }

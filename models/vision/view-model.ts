@@ -15,7 +15,15 @@ import { type ParameterLookup, type RecomputeOption, recomputedBlocks } from '..
 import { makeVariables, type NamedVariable } from '../named-variables.ts';
 import { type Backbone, checkedPixels, newBackbone, type TowerContext } from './backbone.ts';
 import { BatchStatistics } from './batch-statistics.ts';
-import { type HeadConfig, viewBufferSpecs, viewParameterSpecs } from './view-shapes.ts';
+import { mlp } from './mlp-head.ts';
+import {
+  type HeadConfig,
+  headWidth,
+  type MocoHead,
+  mocoParts,
+  viewBufferSpecs,
+  viewParameterSpecs,
+} from './view-shapes.ts';
 
 export interface ViewModelOptions {
   /** Of the first weights. */
@@ -81,7 +89,7 @@ export class ViewModel {
 
   /** Width of z, or the number of classes. */
   get outputWidth(): number {
-    return this.head.kind === 'projection' ? this.head.width : this.head.classes;
+    return headWidth(this.head);
   }
 
   /** The parameter or buffer called `name`. */
@@ -92,14 +100,15 @@ export class ViewModel {
     return this.#features(x_BHWC, this.#context(options));
   }
 
-  /** z = g(h), unit length, float32 [B, head.width]. */
+  /** z = g(h), unit length, float32 [B, outputWidth]. */
   project(x_BHWC: Tensor, options: ForwardOptions): Tensor2D {
     const { head } = this;
-    if (head.kind !== 'projection') throw wrongHead('project', head);
+    if (head.kind === 'classifier') throw wrongHead('project', head);
     const context = this.#context(options);
     return tf.tidy(() => {
       const h = this.#features(x_BHWC, context);
       return moduleScope('projection head', () => {
+        if (head.kind === 'moco') return this.#mocoProject(h, head, context);
         const bias = head.batchNorm ? null : this.parameter<Tensor1D>('head.0.bias');
         const hidden = linear(h, this.parameter<Tensor2D>('head.0.weight'), bias);
         const activated = head.batchNorm
@@ -126,6 +135,11 @@ export class ViewModel {
   dispose(): void {
     for (const { variable } of [...this.parameters, ...this.buffers]) variable.dispose();
     this.#batchStatistics.dispose();
+  }
+
+  #mocoProject(h: Tensor2D, head: MocoHead, context: TowerContext): Tensor2D {
+    const parts = mocoParts(this.backbone.featureWidth, head);
+    return l2Normalize(parts.reduce((x, [prefix, shape]) => mlp(x, prefix, shape, context), h)) as Tensor2D;
   }
 
   #features(x_BHWC: Tensor, context: TowerContext): Tensor2D {

@@ -1,6 +1,7 @@
 import type { VisionConfig } from '../../common/config/vision-config.ts';
 import { linearSpecs, normSpecs, type ParameterSpec, runningSpecs } from '../parameter-spec.ts';
 import { newBackbone } from './backbone.ts';
+import { type MlpShape, mlpBufferSpecs, mlpParameterSpecs } from './mlp-head.ts';
 
 export type HeadConfig =
   | {
@@ -12,7 +13,16 @@ export type HeadConfig =
       /** Between the first layer and its ReLU, as in SimCLR's code; its paper has none. */
       readonly batchNorm: boolean;
     }
+  | {
+      /** MoCo's: a projector, and on the query's side perhaps a predictor behind it. */
+      readonly kind: 'moco';
+      readonly projector: HeadShape;
+      readonly predictor?: HeadShape;
+    }
   | { readonly kind: 'classifier'; readonly classes: number };
+
+export type MocoHead = Extract<HeadConfig, { kind: 'moco' }>;
+type HeadShape = Omit<MlpShape, 'inputs'>;
 
 /**
  * Backbone and head. The head's numbers are those of PyTorch's `Sequential(Linear, BatchNorm1d, ReLU, Linear)`; a layer that a
@@ -22,6 +32,10 @@ export function viewParameterSpecs(vision: VisionConfig, head: HeadConfig): Para
   const backbone = newBackbone(vision);
   const specs = backbone.parameterSpecs();
   if (head.kind === 'classifier') return [...specs, ...linearSpecs('head', backbone.featureWidth, head.classes)];
+  if (head.kind === 'moco') {
+    const parts = mocoParts(backbone.featureWidth, head);
+    return [...specs, ...parts.flatMap(([prefix, shape]) => mlpParameterSpecs(prefix, shape))];
+  }
   return [
     ...specs,
     ...linearSpecs('head.0', backbone.featureWidth, head.hidden, !head.batchNorm),
@@ -32,6 +46,26 @@ export function viewParameterSpecs(vision: VisionConfig, head: HeadConfig): Para
 
 /** Running statistics of the backbone and of the head, the backbone's fixed positions. */
 export function viewBufferSpecs(vision: VisionConfig, head: HeadConfig): ParameterSpec[] {
-  const own = head.kind === 'projection' && head.batchNorm ? runningSpecs('head.1', head.hidden) : [];
-  return [...newBackbone(vision).bufferSpecs(), ...own];
+  const backbone = newBackbone(vision);
+  const specs = backbone.bufferSpecs();
+  if (head.kind === 'moco') {
+    const parts = mocoParts(backbone.featureWidth, head);
+    return [...specs, ...parts.flatMap(([prefix, shape]) => mlpBufferSpecs(prefix, shape))];
+  }
+  return [...specs, ...(head.kind === 'projection' && head.batchNorm ? runningSpecs('head.1', head.hidden) : [])];
+}
+
+/** The perceptrons of a MoCo head with the names of their keys, in the order they are run. */
+export function mocoParts(
+  featureWidth: number,
+  { projector, predictor }: MocoHead,
+): (readonly [prefix: string, shape: MlpShape])[] {
+  const head = ['head', { ...projector, inputs: featureWidth }] as const;
+  return predictor ? [head, ['predictor', { ...predictor, inputs: projector.outputs }]] : [head];
+}
+
+/** Width of z, or the number of classes. */
+export function headWidth(head: HeadConfig): number {
+  if (head.kind === 'moco') return head.projector.outputs;
+  return head.kind === 'projection' ? head.width : head.classes;
 }

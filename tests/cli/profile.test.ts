@@ -128,6 +128,21 @@ describe.each(engineNames)('covey profile on engine %s', { timeout: 120_000 }, (
     expect(kernels.filter(inside).length / kernels.length).toBeGreaterThan(0.95);
   });
 
+  it.each(['moco-v2', 'moco-v3', 'supervised'])('profiles %s, which takes no captions', async (objective) => {
+    const file = `${objective}.yaml`;
+    const loss = objective === 'supervised' ? 'classes: 3' : 'moco: { width: 16, hidden: 16 }';
+    writeFileSync(path.join(folder, file), `${YAML}objective: ${objective}\nloss: { ${loss} }\n`);
+    const { code, stdout, stderr } = await profile([file, ...common.slice(1), '--json']);
+    expect(code, stderr).toBe(0);
+    const { modelFlops, captionTokens } = JSON.parse(stdout) as ProfileReport;
+    expect(captionTokens).toBe(0);
+    const { imageForward, imageBackward, total } = modelFlops;
+    expect(total).toBe(imageForward + imageBackward);
+    // A key encoder's forward has no backward, which costs about twice as much where there is one.
+    if (objective === 'supervised') expect(imageBackward / imageForward).toBeGreaterThan(1.5);
+    else expect(imageBackward / imageForward).toBeLessThan(1.01);
+  });
+
   it('prints tables and a chart for people', async () => {
     const { code, stdout } = await profile([...common, '--top', '3', '--depth', '2', '--batch', '4', '--lanes', '1']);
     expect(code).toBe(0);

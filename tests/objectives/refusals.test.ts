@@ -4,6 +4,7 @@ import { resolveModelConfig } from '../../models/model-config.ts';
 import { checkEvalData, checkEvalObjective } from '../../worker/eval/check-held-out.ts';
 import { checkTowerFor } from '../../worker/objectives/check-tower.ts';
 import { checkModelFor } from '../../worker/objectives/objective-inputs.ts';
+import { checkParameterRules } from '../../worker/train/check-parameters.ts';
 import { makeDataset, memoryStore, picture } from '../support/datasets.ts';
 
 function parse(change: object, train: object = {}) {
@@ -103,9 +104,40 @@ describe('a run is refused before any worker starts', () => {
     expect(moco({ negatives: 3 })).toHaveLength(1);
   });
 
+  it('where MoCo v3 has the options of v2, and the other way round', () => {
+    expect(problemsOf({ objective: 'moco-v3', loss: { moco: { queue: 16, head: 'linear', momentum: 0.99 } } })).toEqual(
+      [
+        'loss.moco.queue is for objective moco-v2, objective is moco-v3',
+        'loss.moco.head is for objective moco-v2, objective is moco-v3',
+      ],
+    );
+    expect(problemsOf({ objective: 'moco-v2', loss: { moco: { layers: 3 } } })).toEqual([
+      'loss.moco.layers is for objective moco-v3, objective is moco-v2',
+    ]);
+    expect(problemsOf({ objective: 'moco-v3' }, { globalBatch: 1, lanes: 1 })).toHaveLength(2);
+    expect(problemsOf({ objective: 'moco-v3' }, { globalBatch: 8, lanes: 8 })).toEqual([
+      expect.stringMatching(/^train.lanes leaves one sample per lane/),
+    ]);
+    expect(problemsOf({ objective: 'moco-v3' }, { microBatch: 2, gradCache: true })).toEqual([
+      expect.stringMatching(/^train.microBatch must be a whole lane \(4\) with loss.moco.batchNorm/),
+    ]);
+    const moco = { batchNorm: false };
+    expect(problemsOf({ objective: 'moco-v3', loss: { moco } }, { microBatch: 2, gradCache: true })).toEqual([]);
+  });
+
+  it('where rules by parameter name nothing of the model that MoCo trains', () => {
+    const config = (match: string) =>
+      parse({ objective: 'moco-v3' }, { groups: [{ match, frozen: true }] }).data as RunConfig;
+    // `--stop-grad-conv1` of MoCo v3
+    expect(() => checkParameterRules(config('^visual\\.conv1\\.'))).not.toThrow();
+    expect(() => checkParameterRules(config('^predictor\\.'))).not.toThrow();
+    expect(() => checkParameterRules(config('^text_projection$'))).toThrow(/matches no parameter/);
+    expect(() => checkParameterRules(config('^key\\.'))).toThrow(/matches no parameter/);
+  });
+
   it('where options of MoCo are set for another objective, or those of others for MoCo', () => {
     expect(problemsOf({ objective: 'simclr', loss: { moco: { momentum: 0.9 } } })).toEqual([
-      'loss.moco is for objective moco-v2, objective is simclr',
+      'loss.moco is for objectives moco-v2 and moco-v3, objective is simclr',
     ]);
     expect(problemsOf({ objective: 'moco-v2', loss: { temperature: 0.07, projection: { width: 64 } } })).toEqual([
       'loss.temperature is for objectives simclr and supcon; objective moco-v2 reads loss.moco',

@@ -1,3 +1,4 @@
+import { isMoco } from '../../common/config/moco-config.ts';
 import type { ModelConfig, RunConfig } from '../../common/config/run-config.ts';
 import { CoveyError } from '../../common/errors.ts';
 import { newBackbone } from '../../models/vision/backbone.ts';
@@ -25,7 +26,9 @@ export function checkTowerFor(
     const message = `must be a whole lane (${laneBatch}) with a ${kind}, whose batch norms' statistics are a lane's, is ${microBatch}; use more lanes instead`;
     refuse('train.microBatch', message, microBatch);
   }
-  const values = OBJECTIVE_INPUTS[objective].views * laneBatch * batchNormPlaces;
+  // MoCo encodes each view by itself.
+  const views = isMoco(objective) ? 1 : OBJECTIVE_INPUTS[objective].views;
+  const values = views * laneBatch * batchNormPlaces;
   if (values < 2) {
     const message = `leaves the last batch norms of this ${kind} one value per channel, which has no variance: use fewer lanes or larger pictures`;
     refuse('train.lanes', message, lanes);

@@ -7,12 +7,13 @@ import { MomentumModel } from '../../models/vision/momentum-model.ts';
 import { ViewModel } from '../../models/vision/view-model.ts';
 import { ClipObjective } from './clip.ts';
 import { MocoV2Objective } from './moco-v2.ts';
+import { MocoV3Objective } from './moco-v3.ts';
 import type { Objective, TrainedModel } from './objective.ts';
 import { SIGLIP_LOGIT_SCALE_INIT, SiglipObjective } from './siglip.ts';
 import { SimclrObjective } from './simclr.ts';
 import { SupconObjective } from './supcon.ts';
 import { SupervisedObjective } from './supervised.ts';
-import { headOf } from './trained-parameters.ts';
+import { headOf, keyHeadOf } from './trained-parameters.ts';
 
 /** What of a run's config decides on its model and objective. */
 export type ObjectiveConfig = Pick<RunConfig, 'seed' | 'objective' | 'loss' | 'train'>;
@@ -41,10 +42,15 @@ export function newObjective(
       const model = newViewModel(config, modelConfig);
       return { model, objective: new SupconObjective(loss, { engine, model }) };
     }
-    case 'moco-v2': {
+    case 'moco-v2':
+    case 'moco-v3': {
       const options = { ...mocoOptions(name, loss.moco), steps: train.steps };
       const model = newMomentumModel(name, config, modelConfig);
-      return { model, objective: new MocoV2Objective(options, { engine, model }) };
+      const modules = { engine, model };
+      return {
+        model,
+        objective: name === 'moco-v2' ? new MocoV2Objective(options, modules) : new MocoV3Objective(options, modules),
+      };
     }
     case 'supervised': {
       const model = newViewModel(config, modelConfig);
@@ -69,7 +75,8 @@ function newMomentumModel(name: MocoObjective, config: ObjectiveConfig, modelCon
   const { vision, quickGelu } = modelConfig;
   const { seed, loss } = config;
   const query = newViewModel(config, modelConfig);
-  const key = new ViewModel(vision, query.head, { seed, precision, quickGelu, trainable: false });
+  const key = new ViewModel(vision, keyHeadOf(query.head), { seed, precision, quickGelu, trainable: false });
+  if (name === 'moco-v3') return new MomentumModel({ query, key });
   const { queue, width } = mocoOptions(name, loss.moco);
   return new MomentumModel({ query, key, queue: new KeyQueue({ keys: queue, width, seed }) });
 }

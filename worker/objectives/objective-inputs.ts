@@ -12,6 +12,7 @@ export const OBJECTIVE_INPUTS: Readonly<Record<RunConfig['objective'], Objective
   simclr: TWO_VIEWS,
   supcon: { views: 2, captions: false, labels: true },
   'moco-v2': TWO_VIEWS,
+  'moco-v3': TWO_VIEWS,
   supervised: { views: 1, captions: false, labels: true },
 };
 

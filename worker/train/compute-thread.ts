@@ -157,7 +157,7 @@ class ComputeThread {
       stepSeconds: (performance.now() - started) / 1000,
       engineMemory,
       tensorGrowth: this.#watch?.after(engineMemory.tensors) ?? null,
-      modelFlops: stepFlops(this.#setup.config, this.#setup.model, request.lanes),
+      modelFlops: stepFlops(this.#setup.config, this.#setup.model, request.lanes).total,
       engineFallback: { uses: fallbackUses(), newlyHot: this.#newlyHot.splice(0) },
     };
   }

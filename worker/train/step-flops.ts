@@ -8,17 +8,20 @@ export function stepFlops(
   { objective, train }: Pick<RunConfig, 'objective' | 'train'>,
   model: ModelConfig,
   lanes: readonly { readonly tokens: Int32Array }[],
-): number {
+): StepFlops {
   const { views, captions } = OBJECTIVE_INPUTS[objective];
-  if (captions) return lanesFlops(model, train.globalBatch, lanes).total;
+  if (captions) return lanesFlops(model, train.globalBatch, lanes);
   const { forward, backward } = backboneFlops(model.vision, train.globalBatch / train.lanes);
   const { learnt, keys } = encodedViews(objective, views);
-  return lanes.length * (learnt * (forward + backward) + keys * forward);
+  const imageForward = lanes.length * (learnt + keys) * forward;
+  const imageBackward = lanes.length * learnt * backward;
+  return { ...NOTHING, imageForward, imageBackward, total: imageForward + imageBackward };
 }
 
 /** How many views of a sample are encoded for a backward, and how many by a momentum encoder, which has none. */
 function encodedViews(objective: RunConfig['objective'], views: number): { learnt: number; keys: number } {
-  return objective === 'moco-v2' ? { learnt: 1, keys: 1 } : { learnt: views, keys: 0 };
+  if (objective === 'moco-v2') return { learnt: 1, keys: 1 };
+  return { learnt: views, keys: objective === 'moco-v3' ? views : 0 };
 }
 
 /** The matrix products of a step over these lanes, after the captions as they are: see `laneFlops`. */
