@@ -2,6 +2,7 @@ import type { Command } from 'commander';
 import { stringify } from 'yaml';
 import { loadRunConfig } from '../../common/config/load-run-config.ts';
 import type { Origin } from '../../common/config/problems.ts';
+import { readRunPreset, runPresetNames } from '../../common/config/run-presets.ts';
 import { configJsonSchema } from '../../common/config/schema-keys.ts';
 import { CoveyError } from '../../common/errors.ts';
 import { checkEngineFor } from '../../worker/train/check-engine.ts';
@@ -31,6 +32,7 @@ export function addConfigCommand(program: Command): void {
   const config = program.command('config').description('check, show and describe run configurations');
   addValidate(config);
   addShow(config);
+  addPresets(config);
   config
     .command('schema')
     .description('print the JSON schema of run.yaml, for editors')
@@ -65,6 +67,26 @@ function addValidate(config: Command): void {
           context.output.result({ valid: false, problems: thrown.fields['problems'] ?? [] }, '');
           return EXIT.configInvalid;
         }
+      }),
+    );
+}
+
+function addPresets(config: Command): void {
+  config
+    .command('presets')
+    .description('list the published recipes that `preset:` of a run.yaml may name, or print one')
+    .argument('[name]', 'the recipe to print')
+    .action(
+      runCommand(async (context, [name]) => {
+        if (name !== undefined) {
+          const { text, ...preset } = readRunPreset(name);
+          context.output.result(preset, text.trimEnd());
+          return EXIT.ok;
+        }
+        const presets = runPresetNames().map((one) => ({ name: one, ...readRunPreset(one).about }));
+        const cells = presets.map(({ name: one, title, figures }) => [one, title, figures]);
+        context.output.result(presets, context.output.table(['preset', 'what', 'figures at full scale'], cells));
+        return EXIT.ok;
       }),
     );
 }
@@ -104,6 +126,8 @@ function originText(origin: Origin | undefined): string {
       return `${origin.file}:${origin.line}`;
     case 'env':
       return `environment ${origin.name}`;
+    case 'preset':
+      return `preset ${origin.name}`;
     case 'set':
       return `--set ${origin.text}`;
     default:

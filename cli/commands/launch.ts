@@ -10,6 +10,7 @@ import { openDataset, splitManifestUrl } from '../../worker/data/dataset.ts';
 import type { TrainingData } from '../../worker/data/training-data.ts';
 import { checkEvalData, checkEvalObjective } from '../../worker/eval/check-held-out.ts';
 import { checkTowerFor } from '../../worker/objectives/check-tower.ts';
+import { weakViews } from '../../worker/objectives/check-views.ts';
 import { checkModelFor, OBJECTIVE_INPUTS } from '../../worker/objectives/objective-inputs.ts';
 import { parameterSpecsFor } from '../../worker/objectives/trained-parameters.ts';
 import { checkEngineFor } from '../../worker/train/check-engine.ts';
@@ -70,6 +71,8 @@ export function addLaunchCommand(program: Command): void {
 /** Refuses rules that do not fit the model, and what the named engine cannot train; what `auto` will be only the workers know. */
 function checkTraining(config: RunConfig, { output }: CommandContext): void {
   checkParameterRules(config);
+  const weak = weakViews(config);
+  if (weak !== undefined) output.warn(weak);
   const { engine } = config.workers;
   if (engine === 'auto') return;
   for (const warning of checkEngineFor(config, engine).warnings) output.warn(warning);

@@ -7,6 +7,7 @@ import { configSha256 } from './canonical-json.ts';
 import { applyOverride, type Override, overridesFromEnv, overridesFromSets } from './overrides.ts';
 import { type ConfigProblem, configInvalid, type Origin, problemsOfIssue, valueAt } from './problems.ts';
 import { type RunConfig, runConfigSchema } from './run-config.ts';
+import { type RunPreset, readRunPreset, underlay } from './run-presets.ts';
 import { YamlSource } from './yaml-source.ts';
 
 export interface LoadRunConfigOptions {
@@ -36,7 +37,8 @@ const URL_KEYS: readonly (readonly string[])[] = [['store'], ['data', 'manifest'
 const PATH_KEYS = [['data', 'cacheDir']] as const;
 
 /**
- * Reads a run's configuration: file, then environment (COVEY_RUN__TRAIN__STEPS=100), then `--set train.steps=100`; later wins.
+ * Reads a run's configuration: the preset that it names, file, environment (COVEY_RUN__TRAIN__STEPS=100), then `--set train.steps=100`; later
+ * wins.
  * Throws CONFIG_INVALID with every problem at once, each with its place, or NOT_FOUND where the file is missing.
  */
 export async function loadRunConfig(options: LoadRunConfigOptions): Promise<LoadedRunConfig> {
@@ -54,13 +56,18 @@ export async function loadRunConfig(options: LoadRunConfigOptions): Promise<Load
   const overrides = [...env.overrides, ...sets.overrides];
   const failed = overrides.flatMap((override) => applyOverride(input, override) ?? []);
   const problems = [...env.problems, ...sets.problems, ...failed];
-  const sources: Sources = { file, yaml, overrides };
   const fileFolder = options.path === undefined ? cwd : path.dirname(path.resolve(cwd, options.path));
-  resolvePaths(input, (keys) => (overrideOf(keys, sources) ? cwd : fileFolder));
+  resolvePaths(input, (keys) => (overrideOf(keys, { overrides }) ? cwd : fileFolder));
   problems.push(...credentialProblems(input));
+  const { preset, problem } = presetOf(input['preset']);
+  if (problem !== undefined) problems.push(problem);
+  const sources: Sources = { file, yaml, overrides, preset };
+  const whole = underlay(preset?.config, input);
 
-  const parsed = runConfigSchema.safeParse(input);
-  if (!parsed.success) problems.push(...parsed.error.issues.flatMap((issue) => problemsOfIssue(issue, input)));
+  const parsed = runConfigSchema.safeParse(whole);
+  // Without its preset a config lacks nearly everything: the preset's name is what there is to say.
+  if (!parsed.success && problem === undefined)
+    problems.push(...parsed.error.issues.flatMap((issue) => problemsOfIssue(issue, whole)));
   if (problems.length > 0) throw configInvalid(sortByPlace(problems.map((problem) => place(problem, sources))), file);
   const config = deepFreeze(parsed.data!);
   return { config, origins: originsOf(config, sources), sha256: configSha256(config) };
@@ -70,6 +77,18 @@ interface Sources {
   readonly file: string;
   readonly yaml: YamlSource;
   readonly overrides: readonly Override[];
+  readonly preset: RunPreset | undefined;
+}
+
+function presetOf(name: unknown): { readonly preset?: RunPreset; readonly problem?: ConfigProblem } {
+  // Anything but a name is the schema's to refuse.
+  if (typeof name !== 'string') return {};
+  try {
+    return { preset: readRunPreset(name) };
+  } catch (thrown) {
+    if (!CoveyError.is(thrown, 'CONFIG_INVALID')) throw thrown;
+    return { problem: (thrown.fields['problems'] as ConfigProblem[])[0]! };
+  }
 }
 
 async function readConfigFile(file: string | undefined, cwd: string): Promise<string> {
@@ -83,7 +102,7 @@ async function readConfigFile(file: string | undefined, cwd: string): Promise<st
 }
 
 /** The last override that gave this path, or something above or below it. */
-function overrideOf(keys: readonly string[], { overrides }: Sources): Override | undefined {
+function overrideOf(keys: readonly string[], { overrides }: Pick<Sources, 'overrides'>): Override | undefined {
   return overrides.findLast(({ path: at }) => {
     const shared = Math.min(at.length, keys.length);
     return at.slice(0, shared).join('.') === keys.slice(0, shared).join('.') && at.length <= keys.length;
@@ -164,14 +183,20 @@ function originsOf(config: RunConfig, sources: Sources): Record<string, Origin> 
 function originOf(keys: readonly string[], sources: Sources): Origin {
   const override = overrideOf(keys, sources);
   // An override that took the key out left its default.
-  if (override?.value === undefined && override) return { source: 'default' };
+  if (override?.value === undefined && override)
+    return sources.preset && valueAt(sources.preset.config, keys) !== undefined
+      ? { source: 'preset', name: sources.preset.name }
+      : { source: 'default' };
   if (
     override &&
     (override.path.length === keys.length || valueAt(override.value, keys.slice(override.path.length)) !== undefined)
   )
     return override.origin;
   const position = sources.yaml.exactPositionOf(keys);
-  return position ? { source: 'file', file: sources.file, ...position } : { source: 'default' };
+  if (position) return { source: 'file', file: sources.file, ...position };
+  const { preset } = sources;
+  if (preset && valueAt(preset.config, keys) !== undefined) return { source: 'preset', name: preset.name };
+  return { source: 'default' };
 }
 
 function deepFreeze<T>(value: T): T {

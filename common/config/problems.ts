@@ -7,6 +7,7 @@ export type Origin =
   | { readonly source: 'file'; readonly file: string; readonly line: number; readonly column: number }
   | { readonly source: 'env'; readonly name: string }
   | { readonly source: 'set'; readonly text: string }
+  | { readonly source: 'preset'; readonly name: string }
   | { readonly source: 'default' };
 
 /** One thing that is wrong with a configuration. Lines and columns count from 1 and are absent for env and --set. */

@@ -171,6 +171,12 @@ export const runConfigSchema = z
       .string()
       .regex(/^[a-z0-9][a-z0-9-]{0,62}$/, 'lower-case letters, digits and dashes, at most 63')
       .describe('Name of the run'),
+    preset: z
+      .string()
+      .optional()
+      .describe(
+        'A published recipe (`covey config presets`, docs/recipes.md) that everything else overrides key by key. Filled in when the file is read',
+      ),
     seed: z
       .int()
       .min(0)
