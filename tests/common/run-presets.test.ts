@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { loadRunConfig } from '../../common/config/load-run-config.ts';
 import { readRunPreset, runPresetNames, underlay } from '../../common/config/run-presets.ts';
 import { resolveModelConfig } from '../../models/model-config.ts';
+import { checkTowerFor } from '../../worker/objectives/check-tower.ts';
 import { weakViews } from '../../worker/objectives/check-views.ts';
 import { checkModelFor } from '../../worker/objectives/objective-inputs.ts';
 import { parameterSpecsFor } from '../../worker/objectives/trained-parameters.ts';
@@ -17,6 +18,7 @@ describe('every published recipe', () => {
     const model = resolveModelConfig(config.model);
     checkModelFor(config, model);
     checkParameterRules(config);
+    checkTowerFor(config, model);
     expect(parameterSpecsFor(config, model).length).toBeGreaterThan(10);
     expect(config.data.augment.recipe).toBeDefined();
     expect(weakViews(config)).toBeUndefined();
