@@ -46,7 +46,7 @@ export interface DemoDatasetModules {
 }
 
 /** Raise when the rendering, the captions or the choice of drawings change. */
-const RECIPE_VERSION = 2;
+const RECIPE_VERSION = 3;
 /** Shards, checkpoints and logs of one demo, with room to spare. */
 const BYTES_NEEDED = 300 * 2 ** 20;
 /** Small shards, so that one alone can serve to measure the pace. */

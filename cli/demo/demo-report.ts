@@ -78,7 +78,7 @@ export function trainingRecord(observed: ObservedRun, globalBatch: number): Trai
   const next = observed.firstStepAfterKill;
   return {
     globalBatch,
-    steps: steps.map(({ step, generation, loss, logitScale, learningRate, timeSeconds, phaseSeconds }) => ({
+    steps: steps.map(({ step, generation, loss, logitScale, learningRate, timeSeconds, phaseSeconds, measures }) => ({
       step,
       generation,
       loss,
@@ -86,7 +86,9 @@ export function trainingRecord(observed: ObservedRun, globalBatch: number): Trai
       learningRate,
       seconds: timeSeconds - startSeconds,
       phaseSeconds,
+      measures,
     })),
+    evaluations: observed.evaluations,
     marks: kill && killedAt !== undefined ? [{ step: kill.step, seconds: killedAt, label: 'one worker killed' }] : [],
     gaps:
       killedAt !== undefined && next

@@ -15,6 +15,14 @@ export interface ObservedStep {
   readonly phaseSeconds: Readonly<Record<string, number>>;
   /** Seconds since the Unix epoch. */
   readonly timeSeconds: number;
+  /** The objective's own results, and the health of embeddings where the step measured it. */
+  readonly measures: Readonly<Record<string, number>>;
+}
+
+/** What held-out data said of the weights after a step. */
+export interface ObservedEvaluation {
+  readonly step: number;
+  readonly metrics: Readonly<Record<string, number>>;
 }
 
 /** Something the coordinator said while the run went on. */
@@ -39,6 +47,7 @@ export interface ObservedKill {
  */
 export class ObservedRun {
   readonly #steps = new Map<number, ObservedStep>();
+  readonly #evaluations = new Map<number, ObservedEvaluation>();
   readonly #events: ObservedEvent[] = [];
   /** Generation → members that hold lanes in it. */
   readonly #membersOf = new Map<number, number>();
@@ -47,7 +56,8 @@ export class ObservedRun {
 
   /** Takes note of a response; returns the step in it, if there is one. */
   observe(response: WatchRunResponse): ObservedStep | undefined {
-    const { event, step } = response;
+    const { event, step, evaluation } = response;
+    if (evaluation) this.#evaluations.set(evaluation.step, { step: evaluation.step, metrics: evaluation.metrics });
     if (event) this.#noteMembers(event.fields);
     if (event) this.#events.push({ timeSeconds: event.timeSeconds, kind: event.kind, message: event.message });
     if (!step) return undefined;
@@ -62,6 +72,11 @@ export class ObservedRun {
   /** In the order of the steps. */
   get steps(): ObservedStep[] {
     return [...this.#steps.values()].sort((a, b) => a.step - b.step);
+  }
+
+  /** In the order of the steps. */
+  get evaluations(): ObservedEvaluation[] {
+    return [...this.#evaluations.values()].sort((a, b) => a.step - b.step);
   }
 
   /** The newest `count` steps, oldest first. */
@@ -124,7 +139,19 @@ export class ObservedRun {
 
 function fromRecord(record: StepRecord): ObservedStep {
   const { step, generation, loss, logitScale, gradNorm, learningRate, stepSeconds, phaseSeconds, timeSeconds } = record;
-  return { step, generation, loss, logitScale, gradNorm, learningRate, stepSeconds, phaseSeconds, timeSeconds };
+  const measures = { ...record.metrics, ...record.health };
+  return {
+    step,
+    generation,
+    loss,
+    logitScale,
+    gradNorm,
+    learningRate,
+    stepSeconds,
+    phaseSeconds,
+    timeSeconds,
+    measures,
+  };
 }
 
 /** Median of the time between one step and the next, seconds, the first `skip` steps left out: they fill caches. */

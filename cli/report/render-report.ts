@@ -1,6 +1,7 @@
 import { html } from 'hono/html';
 import { evaluationSections } from './evaluation-sections.ts';
 import type { Html } from './line-chart.ts';
+import { measuredSection } from './measured-section.ts';
 import { renderPage } from './page.ts';
 import type { ReportData } from './report-data.ts';
 import { lossSection, paceSection } from './training-sections.ts';
@@ -12,6 +13,7 @@ export async function renderReport(report: ReportData): Promise<string> {
     ...report,
     sections: [
       lossSection(training),
+      measuredSection(training),
       paceSection(training),
       ...(evaluation === undefined ? [] : [evaluationSections(evaluation)]),
       creditsSection(report),

@@ -32,6 +32,8 @@ export interface ReportStep {
   readonly seconds: number;
   /** On the worker that reported the step. */
   readonly phaseSeconds: Readonly<Record<string, number>>;
+  /** The objective's own results, and the health of embeddings on the steps that measured it. */
+  readonly measures?: Readonly<Record<string, number>>;
 }
 
 /** Something that happened to the run at a moment. */
@@ -45,6 +47,8 @@ export interface ReportMark {
 export interface TrainingRecord {
   readonly globalBatch: number;
   readonly steps: readonly ReportStep[];
+  /** Of held-out data, in step order. */
+  readonly evaluations?: readonly { readonly step: number; readonly metrics: Readonly<Record<string, number>> }[];
   readonly marks: readonly ReportMark[];
   /** Times without a committed step, with their cause. */
   readonly gaps: readonly { readonly fromSeconds: number; readonly toSeconds: number; readonly label: string }[];

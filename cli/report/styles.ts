@@ -22,6 +22,8 @@ p { margin: .4em 0 .8em; max-width: 46em; }
 .chart polyline { fill: none; stroke-linejoin: round; }
 polyline.line-main { stroke: var(--blue); stroke-width: 2; }
 polyline.line-faint { stroke: var(--faint); stroke-width: 1; }
+polyline.line-third { stroke: var(--green); stroke-width: 2; }
+polyline.line-fourth { stroke: var(--red); stroke-width: 2; }
 .chart .mark line { stroke: var(--red); stroke-width: 1.5; stroke-dasharray: 4 3; }
 .chart .mark text { fill: var(--red); font-weight: 600; }
 .chart .band { fill: var(--band); }
@@ -29,6 +31,8 @@ polyline.line-faint { stroke: var(--faint); stroke-width: 1; }
 .legend i { display: inline-block; width: 18px; height: 3px; margin-right: 6px; vertical-align: middle; }
 .legend i.line-main { background: var(--blue); }
 .legend i.line-faint { background: var(--faint); }
+.legend i.line-third { background: var(--green); }
+.legend i.line-fourth { background: var(--red); }
 .bar { display: flex; height: 26px; border-radius: 5px; overflow: hidden; margin: 8px 0; }
 .bar span { min-width: 1px; }
 .tone-0 { background: #1f6feb; } .tone-1 { background: #8250df; } .tone-2 { background: #bf8700; } .tone-3 { background: #1a7f37; } .tone-4 { background: #cf222e; } .tone-5 { background: #57606a; } .tone-6 { background: #0a7ea4; } .tone-7 { background: #a475f9; }

@@ -53,6 +53,7 @@ function report(): ReportData {
     learningRate: 1e-3,
     seconds: i * 0.5 + (i < 30 ? 0 : 3),
     phaseSeconds: { forward: 0.1, backward: 0.3 },
+    measures: i % 10 === 0 ? { 'image.std_ratio': 0.2 + i / 100 } : {},
   }));
   return {
     title: 'A run',
@@ -62,6 +63,10 @@ function report(): ReportData {
     training: {
       globalBatch: 256,
       steps,
+      evaluations: [20, 40, 60].map((step) => ({
+        step,
+        metrics: { 'val/zeroshot-val-top1': step / 100, 'val/clip_val_loss': 4 - step / 60, 'val/num_samples': 10 },
+      })),
       marks: [{ step: 30, seconds: 14.7, label: 'one worker killed' }],
       gaps: [{ fromSeconds: 14.7, toSeconds: 18, label: 'From the kill to the next committed step' }],
     },
@@ -116,6 +121,18 @@ describe('renderReport', () => {
     expect(page).toContain('one worker killed');
     expect(page).toContain('3.3 s without a committed step');
     expect(page).toContain('Set by Somebody, MIT');
+  });
+
+  it('draws what was measured while it trained, and lists the last evaluation in full', async () => {
+    const page = await renderReport(report());
+    expect(page).toContain('Measured while it trained');
+    for (const chart of ['image.std_ratio by step', 'val/zeroshot-val-top1 by step', 'val/clip_val_loss by step'])
+      expect(page).toContain(chart);
+    expect(page).toMatch(/after step 60.*val\/num_samples<\/th><td class="number">10</s);
+    const { training, ...rest } = report();
+    const { evaluations: _none, ...bare } = training;
+    const steps = bare.steps.map(({ measures: _measures, ...step }) => step);
+    expect(await renderReport({ ...rest, training: { ...bare, steps } })).not.toContain('Measured while it trained');
   });
 
   it('describes every picture and chart in words', async () => {

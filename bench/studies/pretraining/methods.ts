@@ -1,0 +1,116 @@
+import { type RunConfig, runConfigSchema } from '../../../common/config/run-config.ts';
+
+/** One way to pretrain the same backbone. */
+export interface Method {
+  readonly name: string;
+  readonly objective: string;
+  /** Merged over the common config: `loss`, `model`, `augment`, and of `train` the batch and the optimiser. */
+  readonly loss?: object;
+  readonly model?: object;
+  readonly augment?: object;
+  readonly optimizer?: object;
+  readonly globalBatch?: number;
+  /** A class per picture is part of its data. */
+  readonly labels?: boolean;
+}
+
+/**
+ * The backbone of every method, the demo's: four large patches, so that a quarter of an hour on two cores is a study. In seconds on a CPU
+ * training is starved of updates, not of capacity (docs/demo.md).
+ */
+export const BACKBONE = { imageSize: 48, patchSize: 24, width: 192, layers: 4, headWidth: 64, mlpRatio: 4 };
+const TEXT = { contextLength: 12, width: 128, heads: 2, layers: 1, mlpRatio: 4 };
+const EMBED_DIM = 128;
+
+/** Drawings of one thing by several artists differ in colour, place and turn: what CLIP's and the classifier's pictures are varied by. */
+const LIGHT = {
+  scale: [1, 1],
+  ratio: [1, 1],
+  shift: 0.08,
+  zoom: [0.8, 1.15],
+  rotateDegrees: 12,
+  colorJitter: 0.4,
+  hueJitter: 0.05,
+  grayscale: 0.15,
+};
+/** Two views must differ in more than that, or colours and outlines alone tell pictures apart. Flat icons survive no smaller crops. */
+const STRONG = {
+  scale: [0.35, 1],
+  ratio: [0.75, 1.33],
+  rotateDegrees: 15,
+  colorJitter: 0.6,
+  hueJitter: 0.15,
+  grayscale: 0.2,
+  flip: 0.5,
+};
+/** Of what is to be imputed or turned, the picture itself is the target: crops only. */
+const CROPS = { scale: [0.6, 1], ratio: [0.75, 1.33], flip: 0.5 };
+
+export const METHODS: readonly Method[] = [
+  { name: 'SimCLR', objective: 'simclr', loss: { temperature: 0.2 }, augment: STRONG },
+  {
+    name: 'MoCo v2',
+    objective: 'moco-v2',
+    // Few updates: a shorter queue and a quicker average than the paper's.
+    loss: { moco: { queue: 4096, momentum: 0.98, temperature: 0.2 } },
+    augment: STRONG,
+  },
+  {
+    name: 'MoCo v3',
+    objective: 'moco-v3',
+    loss: { moco: { momentum: 0.98, temperature: 0.2 } },
+    augment: STRONG,
+  },
+  { name: 'MAE', objective: 'mae', augment: CROPS, optimizer: { weightDecay: 0.05, beta2: 0.95 } },
+  { name: 'rotation', objective: 'rotation', augment: CROPS },
+  { name: 'SigLIP', objective: 'siglip', model: { initLogitBias: -10 }, augment: LIGHT, globalBatch: 256 },
+  { name: 'CLIP', objective: 'clip', augment: LIGHT, globalBatch: 256 },
+  { name: 'supervised', objective: 'supervised', labels: true, augment: LIGHT },
+];
+
+export interface StudyContext {
+  readonly seed: number;
+  readonly manifest: string;
+  readonly tokenizer: string;
+  readonly vocabSize: number;
+  readonly classes: readonly string[];
+  readonly steps: number;
+}
+
+/** The config of a method, or why there is none: an objective or an option that this covey does not have. */
+export function methodConfig(method: Method, context: StudyContext): RunConfig | string {
+  const { manifest, tokenizer, vocabSize, classes, steps, seed } = context;
+  const parsed = runConfigSchema.safeParse({
+    run: 'study',
+    seed,
+    store: 'memory://study',
+    objective: method.objective,
+    loss: { ...method.loss, ...(method.labels ? { classes } : {}) },
+    model: { embedDim: EMBED_DIM, vision: BACKBONE, text: { ...TEXT, vocabSize }, ...method.model },
+    data: {
+      manifest,
+      tokenizer,
+      mean: [0.5, 0.5, 0.5],
+      std: [0.5, 0.5, 0.5],
+      augment: method.augment ?? LIGHT,
+      decoded: { side: 64 },
+      shuffleBlockShards: 64,
+    },
+    train: {
+      steps,
+      globalBatch: method.globalBatch ?? 128,
+      lanes: 1,
+      precision: 'bf16',
+      optimizer: {
+        lr: 1e-3,
+        weightDecay: 0.1,
+        warmupSteps: Math.min(80, Math.floor(steps / 10)),
+        ...method.optimizer,
+      },
+    },
+    eval: { health: { everySteps: 0 } },
+  });
+  if (parsed.success) return parsed.data;
+  const [issue] = parsed.error.issues;
+  return `${issue?.path.join('.') ?? 'config'}: ${issue?.message ?? 'invalid'}`;
+}
