@@ -20,7 +20,7 @@ import {
   newBackbone,
   type TowerContext,
 } from '../models/vision/backbone.ts';
-import { batchNormLayer } from '../models/vision/batch-norm-layer.ts';
+import { BatchStatistics } from '../models/vision/batch-statistics.ts';
 import type { Adapter, AdapterOptions } from './adapters/adapter.ts';
 import { newAdapter } from './adapters/new-adapter.ts';
 import { type Backbone, PROJECTION, withWeights } from './backbone.ts';
@@ -41,6 +41,12 @@ export interface NetworkOptions {
   readonly precision: Precision;
 }
 
+/** How batch norms work in a forward. */
+export interface ForwardOptions {
+  /** By the statistics of the pictures given, which `statistics` then holds; otherwise by the running ones. Default false. */
+  readonly training?: boolean;
+}
+
 let instances = 0;
 
 /**
@@ -56,10 +62,12 @@ export class TransferNetwork {
   /** The backbone's, with its keys, then `adapter.…`, then `head.…`: the stable order of gradients and files. */
   readonly parameters: readonly NamedVariable[];
   readonly #byName: ReadonlyMap<string, NamedVariable>;
-  /** Running statistics and fixed positions, which stay the backbone's: batch norms normalise by them in training too. */
-  readonly #buffers: readonly NamedVariable[];
+  /** What no gradient changes: running statistics of batch norms, fixed positions. */
+  readonly buffers: readonly NamedVariable[];
+  /** Of the batch norms, where there are any: see `ForwardOptions`. */
+  readonly statistics: BatchStatistics;
   readonly #tower: ImageTower;
-  readonly #context: TowerContext;
+  readonly #context: Omit<TowerContext, 'normalise'>;
 
   constructor(source: Backbone, options: NetworkOptions) {
     const { classes, seed, precision } = options;
@@ -77,15 +85,15 @@ export class TransferNetwork {
     const shared = projection === undefined ? [] : [{ name: PROJECTION, shape: projection.shape, initial: ZEROS }];
     const tower = makeVariables([...backbone, ...shared], { seed, init: 'zeros', trainable, scope });
     this.parameters = [...tower, ...makeVariables(own, { seed, init: 'random', trainable, scope })];
-    this.#buffers = makeVariables(this.#tower.bufferSpecs(), { seed, init: 'zeros', trainable: false, scope });
-    this.#byName = new Map([...this.parameters, ...this.#buffers].map((one) => [one.name, one]));
+    this.buffers = makeVariables(this.#tower.bufferSpecs(), { seed, init: 'zeros', trainable: false, scope });
+    this.#byName = new Map([...this.parameters, ...this.buffers].map((one) => [one.name, one]));
     const given = new Map([...source.weights].map(([name, { values }]) => [name, values]));
     if (projection !== undefined) given.set(PROJECTION, projection.values);
-    assignAll([...tower, ...this.#buffers], given);
+    assignAll([...tower, ...this.buffers], given);
+    this.statistics = new BatchStatistics(this.buffers, scope);
     const after = this.adapter?.after?.bind(this.adapter);
     this.#context = {
       parameter: this.#weight,
-      normalise: batchNormLayer(this.#weight),
       precision,
       quickGelu: source.quickGelu,
       recomputedBlocks: 0,
@@ -94,11 +102,12 @@ export class TransferNetwork {
   }
 
   /** What the head reads: float32 [B,F] of normalised pixels. */
-  features(x_BHWC: Tensor): Tensor2D {
+  features(x_BHWC: Tensor, { training = false }: ForwardOptions = {}): Tensor2D {
     const pixels = checkedPixels(x_BHWC, this.source.vision);
     return moduleScope('image tower', () =>
       tf.tidy(() => {
-        const features_BF = this.#tower.features(pixels, this.#context);
+        const normalise = this.statistics.layer(this.#weight, { training });
+        const features_BF = this.#tower.features(pixels, { ...this.#context, normalise });
         if (this.space === 'features') return features_BF;
         return l2Normalize(tf.matMul(features_BF, this.#own<Tensor2D>(PROJECTION))) as Tensor2D;
       }),
@@ -106,9 +115,9 @@ export class TransferNetwork {
   }
 
   /** Class scores, float32 [B,K]. */
-  logits(x_BHWC: Tensor): Tensor2D {
+  logits(x_BHWC: Tensor, options: ForwardOptions = {}): Tensor2D {
     return tf.tidy(() => {
-      const features_BF = this.features(x_BHWC);
+      const features_BF = this.features(x_BHWC, options);
       return moduleScope(
         'head',
         () => linear(features_BF, this.#own<Tensor2D>('head.weight'), this.#own<Tensor1D>('head.bias')) as Tensor2D,
@@ -121,16 +130,16 @@ export class TransferNetwork {
     this.write(headTensors(classifier));
   }
 
-  /** Host copies, all or those that `chosen` names. */
+  /** Host copies of parameters and buffers, all or those that `chosen` names. */
   read(chosen: (name: string) => boolean = () => true): Map<string, HostTensor> {
-    const some = this.parameters.filter(({ name }) => chosen(name));
+    const some = [...this.parameters, ...this.buffers].filter(({ name }) => chosen(name));
     const shapes = new Map(some.map(({ name, shape }) => [name, shape]));
     return new Map([...readAll(some)].map(([name, values]) => [name, { shape: shapes.get(name)!, values }]));
   }
 
-  /** Replaces the parameters that are given. @throws CoveyError INVALID_ARGUMENT naming what does not fit; nothing is changed then */
+  /** Replaces the parameters and buffers that are given. @throws CoveyError INVALID_ARGUMENT naming what does not fit; nothing is changed then */
   write(tensors: ReadonlyMap<string, HostTensor>): void {
-    const known = this.parameters.filter(({ name }) => tensors.has(name));
+    const known = [...this.parameters, ...this.buffers].filter(({ name }) => tensors.has(name));
     assignAll(known, new Map([...tensors].map(([name, { values }]) => [name, values])));
   }
 
@@ -158,7 +167,8 @@ export class TransferNetwork {
   }
 
   dispose(): void {
-    for (const { variable } of [...this.parameters, ...this.#buffers]) variable.dispose();
+    for (const { variable } of [...this.parameters, ...this.buffers]) variable.dispose();
+    this.statistics.dispose();
   }
 
   readonly #own: ParameterLookup = <T extends Tensor>(name: string): T => {

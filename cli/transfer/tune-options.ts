@@ -23,6 +23,7 @@ export interface TuneOptions {
   readonly labelSmoothing: number;
   readonly evaluateEvery?: number;
   readonly patience: number;
+  readonly batchNorm?: 'running' | 'batch';
   readonly precision: 'fp32' | 'bf16';
   readonly flip: number;
   readonly scale: number;
@@ -54,6 +55,12 @@ export function addTuneOptions(command: Command): Command {
     .option('--label-smoothing <ε>', 'share of the target that is spread over all classes', realNumber(0, 0.99), 0)
     .option('--evaluate-every <n>', 'steps between evaluations (default: a twentieth of all)', wholeNumber(1))
     .option('--patience <n>', 'stop after so many evaluations without improvement; 0: never', wholeNumber(0), 0)
+    .addOption(
+      new Option(
+        '--batch-norm <by>',
+        'ResNets: running: statistics of pretraining; batch: of each batch (default: batch, where norms are trained)',
+      ).choices(['running', 'batch']),
+    )
     .addOption(new Option('--precision <name>', 'of activations').choices(['fp32', 'bf16']).default('fp32'))
     .option('--flip <share>', 'pictures mirrored in training', realNumber(0, 1), 0)
     .option('--scale <share>', 'least area of the random crop', realNumber(0.01, 1), 0.7);
@@ -80,6 +87,8 @@ export function recipeOf(options: TuneOptions): TuneRecipe {
     ...(unlockedGroups === undefined ? {} : { unlockedGroups }),
     headSteps: options.headSteps,
     labelSmoothing: options.labelSmoothing,
+    // A head, LoRA and bottlenecks leave the norms alone.
+    batchNorm: options.batchNorm ?? (adapter?.kind === 'conv' || (!adapter && !options.headOnly) ? 'batch' : 'running'),
     precision: options.precision,
     evaluateEverySteps: options.evaluateEvery ?? Math.max(1, Math.round(steps / 20)),
     patience: options.patience,

@@ -6,12 +6,13 @@ type ConvOptions = Extract<AdapterOptions, { kind: 'conv' }>;
 
 /** The 3×3 convolutions of residual blocks: where Rebuffi et al. put their adapters. */
 const ADAPTED = /(^|\.)layer\d+\.\d+\.conv\d+\.weight$/;
-const NORM = /(^|\.)(bn\d|downsample\.1)\.(weight|bias)$/;
+const NORM = /(^|\.)(bn\d|downsample\.1)\.(weight|bias|running_mean|running_var)$/;
 
 /**
  * 1×1 residual adapters of a ResNet's 3×3 filters, α = 0 at the start. Series (Rebuffi et al. 2017, eq. 4): ρ(y) = y + α⊛y after the
  * convolution f⊛x, so the filter becomes f + α·f. Parallel (2018, eq. 2): f⊛x + α⊛x, so α is added to the middle of f. Both are one filter, which
- * is what forward convolves with: the same function as the extra layers, without their activations. The norms' scales are trained too.
+ * is what forward convolves with: the same function as the extra layers, without their activations. The norms are the
+ * task's own, with their statistics where they follow the task's pictures.
  */
 export function convResidualAdapter(options: ConvOptions, backbone: readonly ParameterSpec[]): Adapter {
   const adapted = backbone.filter(({ name, shape }) => ADAPTED.test(name) && shape[2] === 3);

@@ -58,16 +58,25 @@ interface Phase {
  */
 export class FineTuner {
   readonly rules: readonly ParameterRule[];
+  /** Names of what training changes: parameters that are not frozen, statistics that follow. */
+  readonly changing: ReadonlySet<string>;
   readonly #recipe: TuneRecipe;
   readonly #modules: FineTunerModules;
   readonly #plan: BatchPlan;
+  /** Of the last batch. */
+  readonly #laneStatistics: Float32Array;
   #step = 0;
   #phase: Phase | undefined;
 
   constructor(recipe: TuneRecipe, modules: FineTunerModules) {
     this.#recipe = recipe;
     this.#modules = modules;
-    this.rules = tuneRules(modules.network, recipe);
+    const { network } = modules;
+    this.rules = tuneRules(network, recipe);
+    const open = network.parameters.filter((_, i) => !this.rules[i]!.frozen);
+    const followed = this.#followsStatistics ? network.buffers : [];
+    this.changing = new Set([...open, ...followed].map(({ name }) => name));
+    this.#laneStatistics = new Float32Array(network.statistics.length);
     this.#plan = new BatchPlan(modules.train, recipe);
   }
 
@@ -88,6 +97,7 @@ export class FineTuner {
     const lr = this.#learningRate(step);
     const clip = Math.min(1, this.#recipe.clipNorm / Math.max(gradientNorm, Number.MIN_VALUE));
     phase.optimizer.step({ gradient: phase.gradient, gradientScale: clip / planned.length, lr });
+    if (this.#followsStatistics) this.#modules.network.statistics.apply(this.#laneStatistics);
     this.#step = step + 1;
     return { step, loss: loss / planned.length, learningRate: lr, gradientNorm };
   }
@@ -97,9 +107,8 @@ export class FineTuner {
     const { network, engine } = this.#modules;
     const phase = this.#enterPhase(this.#step);
     const tensors = new Map<string, HostTensor>();
-    // Also what an earlier phase trained: all that is not frozen for good.
-    const open = new Set(network.parameters.filter((_, i) => !this.rules[i]!.frozen).map(({ name }) => name));
-    for (const [name, tensor] of network.read((name) => open.has(name))) tensors.set(name, tensor);
+    // Also what an earlier phase trained.
+    for (const [name, tensor] of network.read((name) => this.changing.has(name))) tensors.set(name, tensor);
     for (const slot of phase.optimizer.slots) {
       phase.trained.forEach((index, i) => {
         const { name, shape, variable } = network.parameters[index]!;
@@ -114,8 +123,7 @@ export class FineTuner {
   /** Goes on from a state of the same recipe and network. */
   restore({ step, optimizerStep, tensors }: TunerState): void {
     const { network, engine } = this.#modules;
-    const names = new Set(network.parameters.map(({ name }) => name));
-    network.write(new Map([...tensors].filter(([name]) => names.has(name))));
+    network.write(new Map([...tensors].filter(([name]) => this.changing.has(name))));
     this.#phase?.optimizer.dispose();
     this.#phase = undefined;
     const phase = this.#enterPhase(step);
@@ -127,6 +135,10 @@ export class FineTuner {
     }
     phase.optimizer.stepCount = optimizerStep;
     this.#step = step;
+  }
+
+  get #followsStatistics(): boolean {
+    return this.#recipe.batchNorm === 'batch' && this.#modules.network.statistics.length > 0;
   }
 
   dispose(): void {
@@ -193,8 +205,9 @@ export class FineTuner {
     const { precision } = network;
     const side = vision.imageSize;
     const x_BHWC = pixelsToTensor(pixels, [labels.length, side, side, 3], { mean, std, precision });
-    const recording = recordForward(() => [network.logits(x_BHWC)]);
+    const recording = recordForward(() => [network.logits(x_BHWC, { training: this.#followsStatistics })]);
     try {
+      if (this.#followsStatistics) network.statistics.read(this.#laneStatistics);
       const { dLogits_BK, loss } = crossEntropy(recording.outputs[0] as Tensor2D, labels, {
         classes,
         smoothing: this.#recipe.labelSmoothing,

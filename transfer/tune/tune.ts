@@ -73,9 +73,8 @@ export async function tune(
       const record = await evaluate(tuner.stepsTaken, losses, modules);
       losses = [];
       history.push(record);
-      const open = new Set(network.parameters.filter((_, i) => !tuner.rules[i]!.frozen).map(({ name }) => name));
       if (best === undefined || isBetter(record, best.record, modules.validation.length > 0)) {
-        best = { record, tensors: network.read((name) => open.has(name)) };
+        best = { record, tensors: network.read((name) => tuner.changing.has(name)) };
       }
       await hooks.onProgress?.({ tuner: tuner.state(), history: [...history], best });
     }
