@@ -32,6 +32,7 @@ import { Telemetry, type TelemetryMetrics } from './telemetry.ts';
 import { BadSampleBudget } from './train/bad-sample-budget.ts';
 import { checkEngineFor } from './train/check-engine.ts';
 import { ComputeHandle } from './train/compute-handle.ts';
+import { loadInitialWeights } from './train/initial-weights.ts';
 import { SampleLog } from './train/sample-log.ts';
 import { stateBytes } from './train/state-layout.ts';
 
@@ -271,7 +272,8 @@ class WorkerProcess {
         for (const leak of await it.close()) logger.warn({ leak }, 'tensors were left undisposed');
       },
     );
-    const ready = await compute.request({ kind: 'initialise' });
+    const initialWeights = (stop: AbortSignal) => loadInitialWeights(config, model, openStore, stop);
+    const ready = await compute.request({ kind: 'initialise', weights: await initialWeights(signal) });
     if (engine === 'auto') this.#checkEngine(config, ready.engine);
     logger.info({ engine: ready.description, parameters: ready.parameterFloats }, 'engine ready');
     const { microBatch, trials } = ready.microBatch;
@@ -302,6 +304,7 @@ class WorkerProcess {
       steps,
       checkpointer,
       evaluated,
+      initialWeights,
       stateBuffer,
     };
   }

@@ -5,6 +5,7 @@ import type { CommsThread } from './collectives/comms-channel.ts';
 import type { EvaluatedDataset } from './eval/evaluation.ts';
 import type { ComputeHandle } from './train/compute-handle.ts';
 import type { ComputeReady } from './train/compute-protocol.ts';
+import type { InitialWeights } from './train/initial-weights.ts';
 import type { LoadedStep } from './train/step-loop.ts';
 
 /** Supplies the steps' data for the lanes held in a generation. */
@@ -34,6 +35,8 @@ export interface SessionModules {
   readonly checkpointer: Checkpointer;
   /** Held-out data to evaluate; empty where the config names none. */
   readonly evaluated: readonly EvaluatedDataset[];
+  /** What a run begins with where it is not drawn from the seed; read again each time, for it is large. */
+  readonly initialWeights: (signal: AbortSignal) => Promise<InitialWeights | undefined>;
   /** Shared memory of one training state: for healing and loading. */
   readonly stateBuffer: SharedArrayBuffer;
 }

@@ -227,7 +227,8 @@ export class Session {
       return this.#importState(startStep);
     }
     if (!this.#status.hasWeights && startStep === 0) return this.#modules.ready.weightsDigest;
-    return (await compute.request({ kind: 'initialise' })).weightsDigest;
+    const weights = await this.#modules.initialWeights(signal);
+    return (await compute.request({ kind: 'initialise', weights })).weightsDigest;
   }
 
   async #importState(startStep: number): Promise<string> {

@@ -15,11 +15,12 @@ import { checkModelFor, OBJECTIVE_INPUTS } from '../../worker/objectives/objecti
 import { parameterSpecsFor } from '../../worker/objectives/trained-parameters.ts';
 import { checkEngineFor } from '../../worker/train/check-engine.ts';
 import { checkParameterRules } from '../../worker/train/check-parameters.ts';
+import { loadInitialWeights } from '../../worker/train/initial-weights.ts';
 import { startLocalCluster } from '../cluster/local-cluster.ts';
 import type { CommandContext } from '../context.ts';
 import { EXIT, type ExitCode } from '../exit-codes.ts';
 import { endText, followRun } from '../follow-run.ts';
-import { withStore } from '../open-store.ts';
+import { storeOpener, withStore } from '../open-store.ts';
 import { type EngineChoice, engineOption, wholeNumber } from '../option-values.ts';
 import { exitCodeOfState, runCommand } from '../run-command.ts';
 import { withRunClient } from '../run-connection.ts';
@@ -61,6 +62,7 @@ export function addLaunchCommand(program: Command): void {
         checkTraining(config, context);
         await checkObjective(config, context);
         await checkHeldOut(config, context);
+        await checkInitialWeights(config, context);
         if (options.dryRun) return dryRun(context, config);
         if (options.local !== undefined) return launchLocally(context, config, options.local, options.resume ?? false);
         return launch(context, config, { detach: options.detach ?? false, resume: options.resume ?? false });
@@ -94,6 +96,12 @@ async function checkHeldOut(config: RunConfig, context: CommandContext): Promise
       checkEvalData(config, i, await openDataset(store, key, { signal: context.signal }), context.signal),
     );
   }
+}
+
+/** Refuses weights to begin with that cannot be read or are of another model. */
+async function checkInitialWeights(config: RunConfig, context: CommandContext): Promise<void> {
+  const openStore = async (url: string) => storeOpener(context)(url);
+  await loadInitialWeights(config, resolveModelConfig(config.model), openStore, context.signal);
 }
 
 interface SubmitOptions {

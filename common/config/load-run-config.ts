@@ -33,7 +33,12 @@ export interface LoadedRunConfig {
 }
 
 /** Plain paths at these keys become absolute file:// URLs; a value with a scheme stays as it is. */
-const URL_KEYS: readonly (readonly string[])[] = [['store'], ['data', 'manifest'], ['data', 'tokenizer']];
+const URL_KEYS: readonly (readonly string[])[] = [
+  ['store'],
+  ['data', 'manifest'],
+  ['data', 'tokenizer'],
+  ['train', 'initFrom'],
+];
 const PATH_KEYS = [['data', 'cacheDir']] as const;
 
 /**

@@ -125,6 +125,12 @@ const trainSchema = z.strictObject({
     .describe('Learning rate × this per layer below the head (BEiT, MAE); one number or one per tower'),
   lock: lockSchema.optional().describe('Towers that are not trained (LiT): true, or all but their last groups'),
   ema: emaSchema.optional().describe('Moving average of the weights, for `eval` and `export --weights ema`'),
+  initFrom: z
+    .string()
+    .optional()
+    .describe(
+      'URL of a model folder or file of weights that the run begins with instead of drawing them from the seed (docs/export.md); a head that they lack is drawn',
+    ),
   logitScaleInit: z.number().optional().describe('Natural log. Default: ln(1/0.07) for clip, ln 10 for siglip'),
   logitScaleMax: z.number().default(Math.log(100)).describe('Natural log; clamped to [0, this] after each update'),
 });

@@ -40,10 +40,24 @@ export interface LoadOptions {
  * @throws CoveyError NOT_FOUND, UNSUPPORTED for another architecture, DATA_CORRUPT where weights and config disagree
  */
 export async function loadPretrained(files: ModelFiles, options: LoadOptions = {}): Promise<Pretrained> {
+  const { description, weights } = await loadWeights(files, options);
+  const { preprocess } = description;
+  if (description.kind === 'backbone') {
+    return { kind: 'backbone', vision: description.vision, quickGelu: description.quickGelu, weights, preprocess };
+  }
+  const tokenizer = await readTokenizer(files, description, options);
+  return { kind: 'clip', config: description.config, weights, preprocess, tokenizer };
+}
+
+/** The same without a tokenizer: what a run begins with needs none. */
+export async function loadWeights(
+  files: ModelFiles,
+  options: LoadOptions = {},
+): Promise<{ readonly description: ModelDescription; readonly weights: Map<string, Float32Array> }> {
   const { file, stateDict } = await readWeightsFile(files, options);
   const isHf = [...stateDict.tensors.keys()].some((key) => /^(vision_model|text_model)\./.test(key));
   const description = withImageSize(await describe(files, stateDict, isHf, options), options.imageSize);
-  const { kind, preprocess } = description;
+  const { kind } = description;
   const specs = kind === 'clip' ? weightShapes(description.config) : backboneSpecs(description.vision);
   const named = isHf
     ? fromHuggingFace(
@@ -55,11 +69,7 @@ export async function loadPretrained(files: ModelFiles, options: LoadOptions = {
   const mayResize = options.imageSize !== undefined || options.model !== undefined;
   const side = patchSide(kind === 'clip' ? description.config.vision : description.vision);
   const weights = plainWeights(specs, mayResize && side !== undefined ? resized(named, side) : named, file);
-  if (description.kind === 'backbone') {
-    return { kind: 'backbone', vision: description.vision, quickGelu: description.quickGelu, weights, preprocess };
-  }
-  const tokenizer = await readTokenizer(files, description, options);
-  return { kind: 'clip', config: description.config, weights, preprocess, tokenizer };
+  return { description, weights };
 }
 
 /** The same from a folder or a file of this machine. */

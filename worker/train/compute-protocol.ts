@@ -6,6 +6,7 @@ import type { ComputeEnd } from '../collectives/sync-collectives.ts';
 import type { EmbeddingHealth } from '../eval/embedding-health.ts';
 import type { EvalBlock, EvalFacts, EvaluationFigures } from '../eval/held-out-evaluator.ts';
 import type { FittedMicroBatch } from './fit-micro-batch.ts';
+import type { InitialWeights } from './initial-weights.ts';
 import type { StepResult } from './lane-trainer.ts';
 import type { StateLayout } from './state-layout.ts';
 import type { TensorGrowth } from './tensor-watch.ts';
@@ -39,7 +40,7 @@ export interface LaneSlot {
 }
 
 export type ComputeRequest =
-  | { readonly kind: 'initialise' }
+  | { readonly kind: 'initialise'; readonly weights: InitialWeights | undefined }
   | { readonly kind: 'holdLanes'; readonly begin: number; readonly end: number }
   | {
       readonly kind: 'step';

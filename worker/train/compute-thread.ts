@@ -26,6 +26,7 @@ import {
   type StepReply,
 } from './compute-protocol.ts';
 import { type FittedMicroBatch, fitMicroBatch } from './fit-micro-batch.ts';
+import type { InitialWeights } from './initial-weights.ts';
 import type { LaneTrainer, StepResult } from './lane-trainer.ts';
 import { newTrainer } from './new-trainer.ts';
 import { StateView } from './state-layout.ts';
@@ -60,7 +61,7 @@ class ComputeThread {
   handle(request: ComputeRequest): unknown {
     switch (request.kind) {
       case 'initialise':
-        return this.#initialise();
+        return this.#initialise(request.weights);
       case 'holdLanes':
         this.#required.holdLanes(request.begin, request.end);
         return null;
@@ -89,13 +90,13 @@ class ComputeThread {
     }
   }
 
-  /** Weights from the seed: the same on every worker, so the first generation needs no transfer. */
-  #initialise(): unknown {
+  /** Weights from the seed, or those given: the same on every worker, so the first generation needs no transfer. */
+  #initialise(weights: InitialWeights | undefined): unknown {
     const { config, model: modelConfig } = this.#setup;
     this.#trainer?.dispose();
     this.#model?.dispose();
     this.#watch = new TensorWatch(tensorDebugger());
-    const { model, objective, trainer } = newTrainer(config, modelConfig, this.#engine);
+    const { model, objective, trainer } = newTrainer(config, modelConfig, this.#engine, weights);
     this.#model = model;
     this.#trainer = trainer;
     this.#evaluation = new EvaluationThread({ config, modelConfig }, { engine: this.#engine, model, objective });

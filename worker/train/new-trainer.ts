@@ -3,6 +3,7 @@ import type { Engine } from '../../engine/index.ts';
 import { parameterRules } from '../../models/parameter-rules.ts';
 import { newObjective } from '../objectives/new-objective.ts';
 import type { Objective, TrainedModel } from '../objectives/objective.ts';
+import { assignInitialWeights, type InitialWeights } from './initial-weights.ts';
 import { LaneTrainer } from './lane-trainer.ts';
 import { optimizerSpec } from './optimizer-spec.ts';
 
@@ -15,14 +16,17 @@ export interface TrainingConfig {
   readonly train: RunConfig['train'];
 }
 
-/** A model with weights from the seed and its trainer, on the current engine. The caller disposes both. */
+/** A model with weights from the seed, or where given with those, and its trainer, on the current engine. The caller disposes both. */
 export function newTrainer(
   config: TrainingConfig,
   modelConfig: ModelConfig,
   engine: Engine,
+  weights?: InitialWeights,
 ): { readonly model: TrainedModel; readonly objective: Objective; readonly trainer: LaneTrainer } {
   const { data, train } = config;
   const { model, objective } = newObjective(config, modelConfig, engine);
+  // Before the trainer is made: a moving average begins with what it finds.
+  if (weights) assignInitialWeights(model, weights);
   const trainer = new LaneTrainer(
     {
       globalBatch: train.globalBatch,
