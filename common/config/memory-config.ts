@@ -30,6 +30,14 @@ export const memoryShape = {
     .describe(
       'With microBatch auto: what tensors may hold at once on a worker, weights included. Default: until an allocation fails',
     ),
+  patchDropout: z
+    .number()
+    .min(0)
+    .lt(1, 'must be below 1: a tower that sees no patch learns nothing')
+    .default(0)
+    .describe(
+      'Share of the patches that a ViT does not see in training (FLIP, Li et al. 2023; open_clip’s patch_dropout), drawn per sample; less work and memory. Evaluation and export see all',
+    ),
 } as const;
 
 const memorySchema = z.strictObject(memoryShape);

@@ -23,6 +23,8 @@ export interface ClipModelOptions {
    * to a third more work. Default `none`.
    */
   readonly recompute?: RecomputeOption;
+  /** Share of the patches that a forward in training does not see: see models/vision/patch-dropout.ts. Default 0. */
+  readonly patchDropout?: number;
 }
 
 /** Values by open_clip key, or a function that gives them. */
@@ -36,6 +38,8 @@ let instances = 0;
 export interface EncodeImageOptions {
   /** By the statistics of the pictures given, which `statistics` then holds; otherwise by the running ones. Default false. */
   readonly training?: boolean;
+  /** One for each sample: by them patches are dropped, if the model does that. Absent: all are seen. */
+  readonly seeds?: Uint32Array | undefined;
 }
 
 /**
@@ -55,13 +59,16 @@ export class ClipModel {
   readonly #byName: ReadonlyMap<string, Variable>;
   readonly #precision: 'fp32' | 'bf16';
   readonly #recomputedBlocks: number;
+  readonly #patchDropout: number;
 
   constructor(config: ModelConfig, options: ClipModelOptions) {
-    const { seed, precision, logitScaleInit = Math.log(1 / 0.07), init = 'random', recompute = 'none' } = options;
+    const { seed, precision, logitScaleInit = Math.log(1 / 0.07), init = 'random' } = options;
+    const { recompute = 'none', patchDropout = 0 } = options;
     this.config = config;
     this.backbone = newBackbone(config.vision);
     this.#precision = precision;
     this.#recomputedBlocks = recomputedBlocks(recompute);
+    this.#patchDropout = patchDropout;
     // tfjs keeps variables in one registry per thread, by name: two models must not collide in it.
     const scope = `clip-${instances++}`;
     this.parameters = makeVariables(parameterSpecs(config, logitScaleInit), { seed, init, trainable: true, scope });
@@ -131,12 +138,13 @@ export class ClipModel {
     this.#batchStatistics.dispose();
   }
 
-  #tower({ training = false }: EncodeImageOptions): TowerContext {
+  #tower({ training = false, seeds }: EncodeImageOptions): TowerContext {
     return {
       parameter: this.parameter,
       precision: this.#precision,
       quickGelu: this.config.quickGelu,
       recomputedBlocks: this.#recomputedBlocks,
+      patchDropout: seeds && this.#patchDropout > 0 ? { rate: this.#patchDropout, seeds } : undefined,
       normalise: this.#batchStatistics.layer(this.parameter, { training }),
     };
   }

@@ -11,6 +11,8 @@ export interface LaneShape {
   readonly textTokens: number;
   /** Rows of the similarity matrix: the whole global batch. */
   readonly globalBatch: number;
+  /** `train.patchDropout`. Default 0. */
+  readonly patchDropout?: number | undefined;
 }
 
 /** Floating-point operations of matrix products, a multiply and an add counted as two. */
@@ -29,9 +31,12 @@ export interface StepFlops {
  * needs the pixels' gradient. What backward computes again (scores, blocks under recomputation) is not counted, so that the
  * share of the peak is that of the useful work (model FLOPs utilisation, Chowdhery et al. 2022, appendix B).
  */
-export function laneFlops(model: ModelConfig, { samples, textTokens, globalBatch }: LaneShape): StepFlops {
+export function laneFlops(
+  model: ModelConfig,
+  { samples, textTokens, globalBatch, patchDropout }: LaneShape,
+): StepFlops {
   const { vision, text, embedDim } = model;
-  const backbone = backboneFlops(vision, samples);
+  const backbone = backboneFlops(vision, samples, patchDropout);
   const projection = product(samples, newBackbone(vision).featureWidth, embedDim);
   const textForward =
     samples * blocksFlops({ ...text, tokens: textTokens, causal: true }) + product(samples, text.width, embedDim);
@@ -48,7 +53,11 @@ export function laneFlops(model: ModelConfig, { samples, textTokens, globalBatch
 }
 
 /** The products of the image tower up to its features, for so many pictures. */
-export function backboneFlops(vision: VisionConfig, pictures: number): { forward: number; backward: number } {
-  const { forwardFlops, backwardFlops } = newBackbone(vision).cost();
+export function backboneFlops(
+  vision: VisionConfig,
+  pictures: number,
+  patchDropout = 0,
+): { forward: number; backward: number } {
+  const { forwardFlops, backwardFlops } = newBackbone(vision).cost(patchDropout);
   return { forward: pictures * forwardFlops, backward: pictures * backwardFlops };
 }

@@ -5,6 +5,7 @@ import type { BlockInsert, ParameterLookup } from '../clip/transformer.ts';
 import type { ParameterSpec } from '../parameter-spec.ts';
 import type { BatchNormLayer } from './batch-norm-layer.ts';
 import { modifiedResnetBackbone } from './modified-resnet.ts';
+import type { PatchDropout } from './patch-dropout.ts';
 import { resnetBackbone } from './resnet-backbone.ts';
 import { vitBackbone } from './vit-backbone.ts';
 
@@ -20,6 +21,8 @@ export interface TowerContext {
   readonly recomputedBlocks: number;
   /** Transformers only: see transformer.ts. */
   readonly insert?: BlockInsert | undefined;
+  /** Transformers only; training only. */
+  readonly patchDropout?: PatchDropout | undefined;
   /** ResNets only: how batch norms normalise in this forward. */
   readonly normalise: BatchNormLayer;
 }
@@ -51,7 +54,8 @@ export interface Backbone {
   features(x_BHWC: Tensor4D, tower: TowerContext): Tensor2D;
   /** Features in the shared space, not normalised: float32 [B, embedDim]. */
   project(features_BF: Tensor2D, parameter: ParameterLookup): Tensor2D;
-  cost(): BackboneCost;
+  /** @param patchDropout share of the patches that a forward in training does not see */
+  cost(patchDropout?: number): BackboneCost;
 }
 
 /** The tower that a config describes; what does not fit was refused by `resolveModelConfig`. */

@@ -33,17 +33,21 @@ export interface ViewModelOptions {
   readonly quickGelu: boolean;
   /** See ClipModelOptions. Default `none`. */
   readonly recompute?: RecomputeOption;
+  /** See ClipModelOptions. Default 0. */
+  readonly patchDropout?: number;
   /** Whether the weights have gradients. Default true. */
   readonly trainable?: boolean;
 }
 
-/** How batch norms work in a forward. */
+/** How batch norms and patch dropout work in a forward. */
 export interface ForwardOptions {
   /**
    * By the statistics of the rows given, which `statistics` then holds: those of one lane ("ghost" batch norm, Hoffer et al. 2017), all its views
    * together. Otherwise by the running ones.
    */
   readonly training: boolean;
+  /** See EncodeImageOptions. */
+  readonly seeds?: Uint32Array | undefined;
 }
 
 let instances = 0;
@@ -66,9 +70,11 @@ export class ViewModel {
   readonly #batchStatistics: BatchStatistics;
   readonly #byName: ReadonlyMap<string, Variable>;
   readonly #tower: Omit<TowerContext, 'normalise'>;
+  readonly #patchDropout: number;
 
   constructor(vision: VisionConfig, head: HeadConfig, options: ViewModelOptions) {
     const { seed, precision, quickGelu, recompute = 'none', trainable = true } = options;
+    this.#patchDropout = options.patchDropout ?? 0;
     this.vision = vision;
     this.head = head;
     this.backbone = newBackbone(vision);
@@ -149,7 +155,9 @@ export class ViewModel {
 
   /** Of one forward: several layers may ask for their statistics in it. */
   #context(options: ForwardOptions): TowerContext {
-    return { ...this.#tower, normalise: this.#batchStatistics.layer(this.parameter, options) };
+    const { seeds } = options;
+    const patchDropout = seeds && this.#patchDropout > 0 ? { rate: this.#patchDropout, seeds } : undefined;
+    return { ...this.#tower, patchDropout, normalise: this.#batchStatistics.layer(this.parameter, options) };
   }
 }
 

@@ -2,6 +2,7 @@ import type { VitConfig } from '../../common/config/vision-config.ts';
 import { moduleScope, type Tensor2D, tf } from '../../engine/index.ts';
 import { blockActivationFloats, blocksFlops, product } from '../clip/block-cost.ts';
 import type { Backbone, BackboneCost } from './backbone.ts';
+import { keptPatchCount } from './patch-dropout.ts';
 import { vitFeatures } from './vit.ts';
 import { patchCount, tokenCount, vitLayout } from './vit-layout.ts';
 import { vitBufferSpecs, vitParameterSpecs } from './vit-shapes.ts';
@@ -17,15 +18,16 @@ export function vitBackbone(vision: VitConfig): Backbone {
     features: (x_BHWC, tower) => vitFeatures(x_BHWC, layout, tower),
     project: (features_BF, parameter) =>
       moduleScope('projection', () => tf.matMul(features_BF, parameter<Tensor2D>('visual.proj'))),
-    cost: () => vitCost(vision),
+    cost: (patchDropout = 0) => vitCost(vision, patchDropout),
   };
 }
 
-function vitCost(vision: VitConfig): BackboneCost {
+function vitCost(vision: VitConfig, patchDropout: number): BackboneCost {
   const layout = vitLayout(vision);
   const { width, layers, mlpRatio, headWidth, patchSize, pooling } = layout;
-  const tokens = tokenCount(layout);
-  const patchEmbedding = product(patchCount(layout), 3 * patchSize ** 2, width);
+  const patches = patchDropout > 0 ? keptPatchCount(patchCount(layout), patchDropout) : patchCount(layout);
+  const tokens = tokenCount(layout) - patchCount(layout) + patches;
+  const patchEmbedding = product(patches, 3 * patchSize ** 2, width);
   const blocks = blocksFlops({
     width,
     layers,

@@ -16,7 +16,8 @@ import {
 import { type ParameterLookup, type TransformerOptions, transformerPooled } from '../clip/transformer.ts';
 import { attentionPool } from './attention-pool.ts';
 import type { TowerContext } from './backbone.ts';
-import type { VitLayout } from './vit-layout.ts';
+import { keptPatches, type PatchDropout, selectPatches, selectPositions } from './patch-dropout.ts';
+import { patchCount, type VitLayout } from './vit-layout.ts';
 
 /**
  * Vision transformer (Dosovitskiy et al. 2021) under open_clip's keys: patches, class token, positions, ln_pre, pre-LN blocks, pooling and
@@ -68,6 +69,7 @@ export function vitFeatures(x_BHWC: Tensor4D, layout: VitLayout, tower: TowerCon
   const { pooling, classToken, normBeforePool } = layout;
   const embedded_BTD = moduleScope('patch embedding', () =>
     tf.tidy(() => {
+      if (tower.patchDropout) return keptTokens(x_BHWC, layout, tower, tower.patchDropout);
       const token_D = classToken ? tower.parameter<Tensor1D>('visual.class_embedding') : null;
       const positions_TD = tower.parameter<Tensor2D>('visual.positional_embedding');
       return addTokenAndPosition(patches(x_BHWC, layout, tower), token_D, positions_TD);
@@ -80,9 +82,27 @@ export function vitFeatures(x_BHWC: Tensor4D, layout: VitLayout, tower: TowerCon
   return normBeforePool ? pooled_BD : (finalNorm(pooled_BD, layout, tower) as Tensor2D);
 }
 
-function patches(x_BHWC: Tensor4D, layout: VitLayout, { parameter, precision }: TowerContext): Tensor3D {
+/** The tokens of the patches that dropout leaves, with their positions, behind the class token: [B,1+K,D]. */
+function keptTokens(x_BHWC: Tensor4D, layout: VitLayout, tower: TowerContext, dropout: PatchDropout): Tensor3D {
+  const [batch] = x_BHWC.shape;
+  const first = layout.classToken ? 1 : 0;
+  const kept = keptPatches(dropout, batch, patchCount(layout));
+  const patches_BKD = patches(x_BHWC, layout, tower, kept);
+  const positions_BKD = selectPositions(tower.parameter('visual.positional_embedding'), kept, batch, first);
+  const tokens_BKD = toCompute(tf.add(toFloat32(patches_BKD), positions_BKD) as Tensor3D, tower.precision);
+  return layout.classToken ? (tf.concat([classTokens(batch, layout, tower), tokens_BKD], 1) as Tensor3D) : tokens_BKD;
+}
+
+/** @param kept of the patches, where they are not all wanted */
+function patches(
+  x_BHWC: Tensor4D,
+  layout: VitLayout,
+  { parameter, precision }: TowerContext,
+  kept?: Int32Array,
+): Tensor3D {
   const { width, patchSize, patchBias } = layout;
-  const patches_BNP = toCompute(patchify(x_BHWC, patchSize), precision);
+  const all_BNP = patchify(x_BHWC, patchSize);
+  const patches_BNP = toCompute(kept ? selectPatches(all_BNP as Tensor3D, kept) : all_BNP, precision);
   const kernel = tf.reshape(parameter('visual.conv1.weight'), [width, 3 * patchSize * patchSize]) as Tensor2D;
   return linear(patches_BNP, kernel, patchBias ? parameter<Tensor1D>('visual.conv1.bias') : null) as Tensor3D;
 }

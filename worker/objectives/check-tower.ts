@@ -1,26 +1,29 @@
 import { isMoco } from '../../common/config/moco-config.ts';
 import type { ModelConfig, RunConfig } from '../../common/config/run-config.ts';
+import { isVit } from '../../common/config/vision-config.ts';
 import { CoveyError } from '../../common/errors.ts';
 import { newBackbone } from '../../models/vision/backbone.ts';
 import { OBJECTIVE_INPUTS } from './objective-inputs.ts';
 
 /**
- * Whether lanes are such that the tower's batch norms can see them: asked where `checkModelFor` is.
+ * Whether the tower can drop patches, and whether lanes are such that its batch norms can see them: asked where `checkModelFor` is.
  * @throws CoveyError CONFIG_INVALID
  */
 export function checkTowerFor(
   { run, objective, train }: Pick<RunConfig, 'run' | 'objective' | 'train'>,
   model: ModelConfig,
 ): void {
-  const { batchNormPlaces } = newBackbone(model.vision);
-  if (batchNormPlaces === undefined) return;
-  const { globalBatch, lanes, microBatch } = train;
+  const { globalBatch, lanes, microBatch, patchDropout } = train;
   const laneBatch = globalBatch / lanes;
   const refuse = (path: string, message: string, value: unknown): never => {
     throw new CoveyError('CONFIG_INVALID', `Cannot start run ${run}: ${path} ${message}`, {
       fields: { problems: [{ path, message, value }] },
     });
   };
+  if (patchDropout > 0 && !isVit(model.vision))
+    refuse('train.patchDropout', `is for ViTs, model.vision.kind is ${model.vision.kind}`, patchDropout);
+  const { batchNormPlaces } = newBackbone(model.vision);
+  if (batchNormPlaces === undefined) return;
   const { kind } = model.vision;
   if (microBatch !== undefined && microBatch !== laneBatch) {
     const message = `must be a whole lane (${laneBatch}) with a ${kind}, whose batch norms' statistics are a lane's, is ${microBatch}; use more lanes instead`;

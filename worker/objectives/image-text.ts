@@ -19,8 +19,11 @@ export function towerOutputs({ config: { embedDim } }: ClipModel): Objective['ou
   ];
 }
 
-export function encodePairs(model: ClipModel, { pixels_BHWC, tokens, samples }: EncoderInput): Tensor[] {
-  return [model.encodeImage(pixels_BHWC, { training: true }), model.encodeText(tokens, samples)];
+export function encodePairs(
+  model: ClipModel,
+  { pixels_BHWC, tokens, samples, dropSeeds: seeds }: EncoderInput,
+): Tensor[] {
+  return [model.encodeImage(pixels_BHWC, { training: true, seeds }), model.encodeText(tokens, samples)];
 }
 
 export function embeddingsOf({ gathered: [image_ND, text_ND] }: GlobalBatch): GlobalEmbeddings {

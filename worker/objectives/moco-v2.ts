@@ -30,10 +30,10 @@ export class MocoV2Objective implements Objective {
     ];
   }
 
-  encode({ pixels_BHWC, samples }: EncoderInput): Tensor[] {
+  encode({ pixels_BHWC, samples, dropSeeds: seeds }: EncoderInput): Tensor[] {
     const { model } = this.#modules;
     const key_RD = model.keys(viewOf(pixels_BHWC, 1, samples));
-    return [model.query.project(viewOf(pixels_BHWC, 0, samples), { training: true }), key_RD];
+    return [model.query.project(viewOf(pixels_BHWC, 0, samples), { training: true, seeds }), key_RD];
   }
 
   exchange(): void {}

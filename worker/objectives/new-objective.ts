@@ -60,11 +60,12 @@ export function newObjective(
 }
 
 function newClipModel({ seed, train }: ObjectiveConfig, modelConfig: ModelConfig, logitScaleInit: number | undefined) {
-  const { precision, recompute } = train;
+  const { precision, recompute, patchDropout } = train;
   return new ClipModel(modelConfig, {
     seed,
     precision,
     recompute,
+    patchDropout,
     ...(logitScaleInit === undefined ? {} : { logitScaleInit }),
   });
 }
@@ -82,7 +83,8 @@ function newMomentumModel(name: MocoObjective, config: ObjectiveConfig, modelCon
 }
 
 function newViewModel(config: ObjectiveConfig, modelConfig: ModelConfig): ViewModel {
-  const { precision, recompute } = config.train;
+  const { precision, recompute, patchDropout } = config.train;
   const { vision, quickGelu } = modelConfig;
-  return new ViewModel(vision, headOf(config, modelConfig), { seed: config.seed, precision, quickGelu, recompute });
+  const options = { seed: config.seed, precision, quickGelu, recompute, patchDropout };
+  return new ViewModel(vision, headOf(config, modelConfig), options);
 }

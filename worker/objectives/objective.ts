@@ -80,6 +80,8 @@ export interface EncoderInput {
   readonly labels: Int32Array;
   /** What a sample's own randomness (masks, dropped patches, rotations) is drawn from: a pure function of (run's seed, epoch, sample). */
   readonly seeds: Uint32Array;
+  /** The same seeds, for what regularises the model in training alone (dropped patches); absent when held-out samples are encoded. */
+  readonly dropSeeds?: Uint32Array | undefined;
 }
 
 /** What a lane's loss is computed from, besides the lane itself. */

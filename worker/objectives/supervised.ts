@@ -32,8 +32,8 @@ export class SupervisedObjective implements Objective {
     this.outputs = [{ name: 'logits', perSample: 1, width: modules.model.outputWidth, gathered: false }];
   }
 
-  encode({ pixels_BHWC }: EncoderInput): Tensor[] {
-    return [this.#model.classify(pixels_BHWC, { training: true })];
+  encode({ pixels_BHWC, dropSeeds: seeds }: EncoderInput): Tensor[] {
+    return [this.#model.classify(pixels_BHWC, { training: true, seeds })];
   }
 
   exchange(): void {}

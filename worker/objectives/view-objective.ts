@@ -44,8 +44,8 @@ export abstract class ViewObjective implements Objective {
   /** The class of every sample of the global batch: views of one class belong together. */
   protected abstract classes(batch: GlobalBatch): Int32Array;
 
-  encode({ pixels_BHWC }: EncoderInput): Tensor[] {
-    return [this.#model.project(pixels_BHWC, { training: true })];
+  encode({ pixels_BHWC, dropSeeds: seeds }: EncoderInput): Tensor[] {
+    return [this.#model.project(pixels_BHWC, { training: true, seeds })];
   }
 
   exchange(batch: GlobalBatch, lane: Lane, [lse]: readonly Float32Array[]): void {

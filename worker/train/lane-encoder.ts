@@ -42,6 +42,8 @@ export interface LaneEncoderOptions {
   readonly mean: readonly [number, number, number];
   readonly std: readonly [number, number, number];
   readonly precision: 'fp32' | 'bf16';
+  /** Whether the samples are held out: nothing of the model is then dropped. Default false. */
+  readonly heldOut?: boolean;
 }
 
 /** Takes lanes through the model: from what the loader gives to the objective's outputs, and back. */
@@ -156,10 +158,11 @@ export class LaneEncoder {
     const { views } = this.#objective.inputs;
     const own = inputOfChunk(input, laneBatch, chunk, views);
     const { tokens, seeds = new Uint32Array(chunk.count) } = own;
+    const dropSeeds = this.#options.heldOut ? undefined : seeds;
     const shape: [number, number, number, number] = [views * chunk.count, imageSide, imageSide, 3];
     const pixels_BHWC = rootScope('host copies', () => pixelsToTensor(own.pixels, shape, { mean, std, precision }));
     try {
-      return use({ samples: chunk.count, pixels_BHWC, tokens, labels: labelsOf(own), seeds });
+      return use({ samples: chunk.count, pixels_BHWC, tokens, labels: labelsOf(own), seeds, dropSeeds });
     } finally {
       pixels_BHWC.dispose();
     }

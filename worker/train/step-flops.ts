@@ -10,10 +10,11 @@ export function stepFlops(
   lanes: readonly { readonly tokens: Int32Array }[],
 ): StepFlops {
   const { views, captions } = OBJECTIVE_INPUTS[objective];
-  if (captions) return lanesFlops(model, train.globalBatch, lanes);
-  const { forward, backward } = backboneFlops(model.vision, train.globalBatch / train.lanes);
+  if (captions) return lanesFlops(model, train.globalBatch, lanes, train.patchDropout);
+  const pictures = train.globalBatch / train.lanes;
+  const { forward, backward } = backboneFlops(model.vision, pictures, train.patchDropout);
   const { learnt, keys } = encodedViews(objective, views);
-  const imageForward = lanes.length * (learnt + keys) * forward;
+  const imageForward = lanes.length * (learnt * forward + keys * backboneFlops(model.vision, pictures).forward);
   const imageBackward = lanes.length * learnt * backward;
   return { ...NOTHING, imageForward, imageBackward, total: imageForward + imageBackward };
 }
@@ -29,12 +30,18 @@ export function lanesFlops(
   model: ModelConfig,
   globalBatch: number,
   lanes: readonly { readonly tokens: Int32Array }[],
+  patchDropout = 0,
 ): StepFlops {
   const { contextLength } = model.text;
   return lanes
     .map(({ tokens }) => {
       const samples = tokens.length / contextLength;
-      return laneFlops(model, { samples, globalBatch, textTokens: textBatch(tokens, samples, model.text).tokens });
+      return laneFlops(model, {
+        samples,
+        globalBatch,
+        patchDropout,
+        textTokens: textBatch(tokens, samples, model.text).tokens,
+      });
     })
     .reduce(sum, NOTHING);
 }
