@@ -33,7 +33,14 @@ describe('every published recipe', () => {
   it('has a small variant, which a CPU trains', async () => {
     const full = names.filter((name) => !name.endsWith('-tiny'));
     expect(full).toEqual(
-      expect.arrayContaining(['clip-rn50', 'clip-vit-b-32', 'siglip-vit-b-16', 'simclr-rn50', 'moco-v2-rn50']),
+      expect.arrayContaining([
+        'clip-rn50',
+        'clip-vit-b-32',
+        'siglip-vit-b-16',
+        'simclr-rn50',
+        'moco-v2-rn50',
+        'moco-v3-vit-b-16',
+      ]),
     );
     for (const name of full) {
       expect(names).toContain(`${name}-tiny`);
