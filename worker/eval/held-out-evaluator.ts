@@ -72,7 +72,7 @@ const PROBE_ITERATIONS_MAX = 200;
 export class HeldOutEvaluator {
   readonly #options: EvaluatorOptions;
   readonly #engine: Engine;
-  readonly #model: EvaluatedModel;
+  readonly #trained: TrainedModel;
   readonly #loss: HeldOutLoss;
   readonly #facts: EvalFacts;
   readonly #geometry: EvalGeometry;
@@ -86,7 +86,7 @@ export class HeldOutEvaluator {
   constructor(options: EvaluatorOptions, facts: EvalFacts, modules: EvaluatorModules, nextOp: () => number) {
     this.#options = options;
     this.#engine = modules.engine;
-    this.#model = evaluatedModel(modules.model);
+    this.#trained = modules.model;
     this.#loss = new HeldOutLoss(options, modules);
     this.#facts = facts;
     this.#geometry = { lanes: options.laneCount, laneBatch: options.laneBatch };
@@ -148,6 +148,11 @@ export class HeldOutEvaluator {
       similarities = health.similarities;
     }
     return { metrics, similarities };
+  }
+
+  /** Asked for where pictures or texts are encoded: a loss alone needs no tower of a certain kind. */
+  get #model(): EvaluatedModel {
+    return evaluatedModel(this.#trained);
   }
 
   #testKinds(): string[] {

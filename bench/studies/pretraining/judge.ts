@@ -11,7 +11,7 @@ import type { JudgedPictures } from './icon-pictures.ts';
 const BATCH = 128;
 const NEIGHBOURS = 20;
 const TEMPERATURE = 0.07;
-const PENALTIES = [1, 1e-1, 1e-2, 1e-3, 1e-4];
+const PENALTIES = [1e-1, 1e-2, 1e-3, 1e-4, 1e-5];
 /** Of the training pictures, those that choose the probe's penalty: every fifth. */
 const VALIDATION_EVERY = 5;
 const PROBE = { tolerance: 1e-3, iterationsMax: 300 };

@@ -52,13 +52,13 @@ export const METHODS: readonly Method[] = [
     name: 'MoCo v2',
     objective: 'moco-v2',
     // Few updates: a shorter queue and a quicker average than the paper's.
-    loss: { moco: { queue: 4096, momentum: 0.98, temperature: 0.2 } },
+    loss: { moco: { queue: 1024, momentum: 0.98, temperature: 0.2 } },
     augment: STRONG,
   },
   {
     name: 'MoCo v3',
     objective: 'moco-v3',
-    loss: { moco: { momentum: 0.98, temperature: 0.2 } },
+    loss: { moco: { momentum: 0.98, temperature: 0.2, hidden: 512, width: 128 } },
     augment: STRONG,
   },
   { name: 'MAE', objective: 'mae', augment: CROPS, optimizer: { weightDecay: 0.05, beta2: 0.95 } },
