@@ -40,8 +40,7 @@ export class HeldOutLoss {
     this.#options = options;
     this.#engine = engine;
     this.#objective = objective;
-    // Read and dropped: what this forward met must not be taken for a part of the next training lane's.
-    this.#encoder = new LaneEncoder({ ...options, heldOut: true }, { objective, statistics: model.statistics });
+    this.#encoder = new LaneEncoder({ ...options, heldOut: true }, { objective, statistics: undefined });
     this.#scalars = new LearntScalars(engine, objective.scalars, model.parameters);
     const { laneCount, laneBatch } = options;
     const gathered = objective.outputs.filter((output) => output.gathered);

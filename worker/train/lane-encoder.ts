@@ -96,8 +96,6 @@ export class LaneEncoder {
               onGradient(index, gradient, isLast),
             );
           }
-          // Those of the second pass, which were the first one's: nobody must take them for the next lane's.
-          this.#readStatistics();
         } finally {
           tf.dispose(outputs);
         }
