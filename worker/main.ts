@@ -341,6 +341,7 @@ class WorkerProcess {
         onStatus: () => heartbeat.beatNow(),
         onPhase: (bucket) => this.#telemetry.enter(bucket),
         onLoaded: (loaded, generation) => sampleLog?.append(loaded.step, generation, loaded.consumed),
+        onGivenUp: (loaded) => this.#telemetry.discarded(loaded, 'aborted'),
         onApplied: (applied, generation) => {
           const { loaded, reply } = applied;
           if (reply.tensorGrowth) {

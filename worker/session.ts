@@ -26,6 +26,8 @@ export interface SessionEvents {
   /** A step's data is there and will be computed; it may still be given up. */
   onLoaded(loaded: LoadedStep, generation: number): void;
   onApplied(applied: AppliedStep, generation: number): void;
+  /** What was being computed is given up. */
+  onGivenUp(loaded: LoadedStep): void;
   /** Resolves once the coordinator was told, or cannot be for now. */
   onEvaluated(evaluation: Evaluation, generation: number): Promise<void>;
   /** The run cannot go on here. The session waits for the coordinator's verdict. */
@@ -277,6 +279,7 @@ export class Session {
           this.#events.onLoaded(loaded, assignment.generation);
           return loaded;
         },
+        onGivenUp: (loaded) => this.#events.onGivenUp(loaded),
         onApplied: (applied) => {
           this.#update({ appliedStep: applied.loaded.step + 1, weightsDigest: applied.reply.weightsDigest }, false);
           this.#events.onApplied(applied, assignment.generation);

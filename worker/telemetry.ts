@@ -1,11 +1,16 @@
 import { boundedLabel } from '../common/metrics/bounded.ts';
 import type { CheckpointMetrics } from '../common/metrics/checkpoint-metrics.ts';
 import type { NatsMetrics } from '../common/metrics/nats-metrics.ts';
-import { BAD_SAMPLE_REASONS, type TIME_BUCKETS, type WorkerMetrics } from '../common/metrics/worker-metrics.ts';
+import {
+  BAD_SAMPLE_REASONS,
+  type DISCARD_REASONS,
+  type TIME_BUCKETS,
+  type WorkerMetrics,
+} from '../common/metrics/worker-metrics.ts';
 import type { CollectiveStats } from './collectives/collective-stats.ts';
 import type { LaneLoaderMetrics } from './data/lane-loader.ts';
 import type { ShardCacheMetrics } from './data/shard-cache.ts';
-import type { AppliedStep } from './train/step-loop.ts';
+import type { AppliedStep, LoadedStep } from './train/step-loop.ts';
 
 export interface TelemetryMetrics {
   readonly worker: WorkerMetrics;
@@ -46,7 +51,8 @@ export class Telemetry {
     for (const [phase, seconds] of Object.entries(reply.phaseSeconds)) worker.phaseSeconds.inc({ phase }, seconds);
     worker.phaseSeconds.inc({ phase: 'data' }, dataSeconds);
     worker.stepsComputed.inc({ result: reply.skipped ? 'skipped' : 'applied' });
-    if (!reply.skipped) {
+    if (reply.skipped) this.discarded(loaded, 'non_finite');
+    else {
       for (const [dataset, count] of Object.entries(loaded.samplesByDataset))
         worker.datasetSamples.inc({ dataset }, count);
     }
@@ -61,6 +67,12 @@ export class Telemetry {
       worker.engineFallbackCalls.inc({ kernel }, calls < seen ? calls : calls - seen);
       this.#fallbackCalls.set(kernel, calls);
     }
+  }
+
+  /** This worker's samples of a step that changed no weights. */
+  discarded({ samplesByDataset }: LoadedStep, reason: (typeof DISCARD_REASONS)[number]): void {
+    const samples = Object.values(samplesByDataset).reduce((sum, count) => sum + count, 0);
+    this.#metrics?.worker.samplesDiscarded.inc({ reason }, samples);
   }
 
   readonly pictureMetrics: LaneLoaderMetrics = {

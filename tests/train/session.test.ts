@@ -47,6 +47,7 @@ function newSession() {
     onStatus: () => {},
     onLoaded: () => {},
     onApplied: () => {},
+    onGivenUp: () => {},
     onFailure: () => {},
     onEvaluated: async () => undefined,
     onPhase: () => {},

@@ -36,6 +36,8 @@ export interface StepLoopModules {
   readonly load: (step: number, signal: AbortSignal) => Promise<LoadedStep>;
   /** Called once per applied step, in order. */
   readonly onApplied: (applied: AppliedStep) => void;
+  /** The step that was being computed is given up; it will be computed again. */
+  readonly onGivenUp: (loaded: LoadedStep) => void;
   /** Called right after step `step - 1` was handed to the compute thread; may queue a snapshot behind it. */
   readonly afterQueued: (step: number) => void;
   /** Whether the weights after `step` updates are evaluated. Default never. */
@@ -116,10 +118,14 @@ export async function runSteps(options: StepLoopOptions, modules: StepLoopModule
 /** What was handed over is either applied after all (its collectives had completed) or given up; only then may its memory go. */
 async function settle(queue: Queued[], modules: StepLoopModules): Promise<void> {
   modules.compute.abandonQueued();
-  for (const { loaded, reply, dataSeconds } of queue) {
+  for (const [place, { loaded, reply, dataSeconds }] of queue.entries()) {
     await reply.then(
       (value) => modules.onApplied({ loaded, reply: value, wallSeconds: value.stepSeconds, dataSeconds }),
-      (error: CoveyError) => modules.logger.debug({ step: loaded.step, reason: error.message }, 'step given up'),
+      (error: CoveyError) => {
+        modules.logger.debug({ step: loaded.step, reason: error.message }, 'step given up');
+        // Those behind it were not begun.
+        if (place === 0) modules.onGivenUp(loaded);
+      },
     );
     loaded.release();
   }
