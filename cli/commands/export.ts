@@ -52,9 +52,7 @@ export function addExportCommand(program: Command): void {
           const model = await readPretrained(source, async (url) => storeOpener(context)(url), context.signal);
           const card = await runCardFacts(run, manifest, options.weights, options, context);
           const fitting = fittingFormats(model);
-          // Where nothing fits, the first format's refusal says why.
-          const fits: readonly ExportFormat[] = fitting.length > 0 ? fitting : ['open_clip'];
-          const formats = asked.includes('all') ? fits : (asked as ExportFormat[]);
+          const formats = asked.includes('all') ? fitting : (asked as ExportFormat[]);
           const files: string[] = [];
           for (const format of formats) {
             const folder = formats.length > 1 ? `${options.out}/${format}` : options.out;

@@ -86,7 +86,7 @@ async function referenceModel(
       return { model, origin: `run ${name}, step ${manifest.step}` };
     });
   }
-  const own = exports.find(({ format }) => format === 'open_clip' || format === 'hf');
+  const own = exports.find(({ format }) => format !== 'onnx' && format !== 'tfjs');
   const place = options.reference ?? own?.folder;
   if (place !== undefined) return { model: await loadPretrainedPath(place), origin: place };
   throw new CoveyError(

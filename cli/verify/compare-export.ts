@@ -26,6 +26,7 @@ export async function compareExport(
   const tokenizer = await compareTokenizer(folder, format, model, samples.captions);
   const ids = tokenizer === undefined ? [] : [tokenizer];
   switch (format) {
+    case 'covey':
     case 'open_clip':
     case 'hf':
       return [...(await compareWeights(folder, format, model)), ...ids];

@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import path from 'node:path';
 import { CoveyError } from '../../common/errors.ts';
+import { COVEY_WEIGHTS } from '../../models/formats/covey-format.ts';
 import type { ExportFormat } from '../../models/formats/export-formats.ts';
 import { HF_WEIGHTS } from '../../models/formats/hugging-face.ts';
 import { ONNX_FILES } from '../../models/formats/onnx/export-onnx.ts';
@@ -15,6 +16,7 @@ export interface FoundExport {
 
 /** The file by which each format is known. */
 const MARKS: Readonly<Record<ExportFormat, string>> = {
+  covey: COVEY_WEIGHTS,
   open_clip: OPEN_CLIP_WEIGHTS[0],
   hf: HF_WEIGHTS[0],
   onnx: ONNX_FILES.vision,

@@ -1,5 +1,6 @@
 import { CoveyError } from '../../common/errors.ts';
 import { clipVitMisfit } from '../vision/vit-layout.ts';
+import { exportCovey } from './covey-format.ts';
 import { graphMisfit } from './graph/vision-graph.ts';
 import { exportHf } from './hugging-face.ts';
 import { type ModelCardFacts, modelCard } from './model-card.ts';
@@ -10,7 +11,7 @@ import { type Pretrained, visionOf } from './pretrained.ts';
 import { exportTfjs } from './tfjs/export-tfjs.ts';
 
 /** Every format that a model is written in, in the order of --help. */
-export const EXPORT_FORMATS = ['open_clip', 'hf', 'onnx', 'tfjs'] as const;
+export const EXPORT_FORMATS = ['open_clip', 'hf', 'onnx', 'tfjs', 'covey'] as const;
 export type ExportFormat = (typeof EXPORT_FORMATS)[number];
 
 const WRITERS: Readonly<Record<ExportFormat, (dir: string, model: Pretrained, version: string) => Promise<string[]>>> =
@@ -19,11 +20,13 @@ const WRITERS: Readonly<Record<ExportFormat, (dir: string, model: Pretrained, ve
     hf: exportHf,
     onnx: exportOnnx,
     tfjs: exportTfjs,
+    covey: exportCovey,
   };
 
 /** Why a model cannot be written in a format, or undefined where it can. */
 export function misfit(format: ExportFormat, model: Pretrained): string | undefined {
   const vision = visionOf(model);
+  if (format === 'covey') return undefined;
   if (format === 'onnx' || format === 'tfjs') return graphMisfit(vision);
   if (format === 'hf' && model.kind === 'clip' && model.config.initLogitBias !== undefined) {
     return "transformers' CLIPModel has no logit bias, this model has one";
@@ -52,7 +55,7 @@ export async function exportModel(
   if (reason !== undefined) {
     throw new CoveyError(
       'UNSUPPORTED',
-      `Cannot export to ${format}: ${reason}; formats that fit: ${fittingFormats(model).join(', ') || 'none yet'}`,
+      `Cannot export to ${format}: ${reason}; formats that fit: ${fittingFormats(model).join(', ')}`,
       { fields: { format, fitting: fittingFormats(model) } },
     );
   }

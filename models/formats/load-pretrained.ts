@@ -9,6 +9,7 @@ import { loadTokenizer, type Tokenizer } from '../tokenizer/tokenizer.ts';
 import { backboneSpecs } from '../vision/backbone.ts';
 import { patchSide } from '../vision/vit-layout.ts';
 import { folderFiles, type ModelFiles } from './byte-source.ts';
+import { COVEY_CONFIG, COVEY_WEIGHTS, readCoveyConfig } from './covey-format.ts';
 import { HF_CONFIG, HF_PREPROCESSOR, HF_WEIGHTS, readHfConfig } from './hugging-face.ts';
 import { fromHuggingFace } from './hugging-face-keys.ts';
 import { inferDescription } from './infer-config.ts';
@@ -56,7 +57,7 @@ export async function loadWeights(
 ): Promise<{ readonly description: ModelDescription; readonly weights: Map<string, Float32Array> }> {
   const { file, stateDict } = await readWeightsFile(files, options);
   const isHf = [...stateDict.tensors.keys()].some((key) => /^(vision_model|text_model)\./.test(key));
-  const description = withImageSize(await describe(files, stateDict, isHf, options), options.imageSize);
+  const description = withImageSize(await describe(files, { file, stateDict, isHf }, options), options.imageSize);
   const { kind } = description;
   const specs = kind === 'clip' ? weightShapes(description.config) : backboneSpecs(description.vision);
   const named = isHf
@@ -88,7 +89,7 @@ async function readWeightsFile(
   files: ModelFiles,
   { weightsFile }: LoadOptions,
 ): Promise<{ file: string; stateDict: StateDict }> {
-  const names = weightsFile === undefined ? [...OPEN_CLIP_WEIGHTS, ...HF_WEIGHTS] : [weightsFile];
+  const names = weightsFile === undefined ? [COVEY_WEIGHTS, ...OPEN_CLIP_WEIGHTS, ...HF_WEIGHTS] : [weightsFile];
   for (const name of names) {
     const source = await files.open(name);
     if (!source) continue;
@@ -106,10 +107,14 @@ async function readWeightsFile(
 /** What was said, or what the config beside the weights says, or without one what their shapes say. */
 async function describe(
   files: ModelFiles,
-  { tensors, fromOpenAi }: StateDict,
-  isHf: boolean,
+  {
+    file: weightsFile,
+    stateDict,
+    isHf,
+  }: { readonly file: string; readonly stateDict: StateDict; readonly isHf: boolean },
   { quickGelu, model }: LoadOptions,
 ): Promise<ModelDescription> {
+  const { tensors, fromOpenAi } = stateDict;
   if (model) {
     const { vision } = model;
     const isBackbone = ![...tensors.keys()].some((key) => /token_embedding\.weight$/.test(key));
@@ -117,6 +122,8 @@ async function describe(
       ? { kind: 'backbone', vision, quickGelu: model.quickGelu, preprocess: CLIP_PREPROCESS }
       : { kind: 'clip', config: model, preprocess: CLIP_PREPROCESS, tokenizer: 'clip' };
   }
+  const own = weightsFile === COVEY_WEIGHTS ? await readText(files, COVEY_CONFIG) : undefined;
+  if (own !== undefined) return readCoveyConfig(own, `${files.url}/${COVEY_CONFIG}`);
   const name = isHf ? HF_CONFIG : OPEN_CLIP_CONFIG;
   const text = await readText(files, name);
   if (text !== undefined) {

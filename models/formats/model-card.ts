@@ -29,6 +29,7 @@ const LIBRARIES: Readonly<Record<ExportFormat, string>> = {
   open_clip: 'open_clip',
   onnx: 'transformers.js',
   tfjs: 'tfjs',
+  covey: 'covey',
 };
 
 /** The README.md of an export, with the front matter that model hubs read. */
@@ -117,6 +118,8 @@ function useSection(format: ExportFormat, model: Pretrained): string {
         '',
         '`onnx/vision_model.onnx` and `onnx/text_model.onnx` give embeddings that are not normalised yet, `onnx/model.onnx` normalised ones and logits.',
       ].join('\n');
+    case 'covey':
+      return 'Begin a run with it (`train.initFrom: FOLDER` in run.yaml), give the folder to `covey finetune`, `probe` or `embed`, or turn it into another format with `covey import`. The keys are open_clip’s, a ResNet’s those of torchvision under `visual.`.';
     case 'tfjs':
       return [
         code(

@@ -88,7 +88,7 @@ describe('covey export and covey verify-export', { timeout: 120_000 }, () => {
     expect(JSON.parse(exported.stdout)).toMatchObject({
       kind: 'clip',
       step: 40,
-      formats: ['open_clip', 'hf', 'onnx', 'tfjs'],
+      formats: ['open_clip', 'hf', 'onnx', 'tfjs', 'covey'],
     });
     const verified = await covey(
       'verify-export',
@@ -105,6 +105,9 @@ describe('covey export and covey verify-export', { timeout: 120_000 }, () => {
     expect(result, verified.stdout).toMatchObject({ ok: true, reference: 'run pairs, step 40' });
     expect(verified.code).toBe(0);
     expect(result.comparisons.map(({ format, output }: Record<string, string>) => `${format} ${output}`)).toEqual([
+      'covey settings',
+      'covey every value',
+      'covey ids',
       'hf settings',
       'hf every value',
       'hf ids',
@@ -160,7 +163,7 @@ describe('covey export and covey verify-export', { timeout: 120_000 }, () => {
     const exported = await covey('export', 'views', '--store', store, '--format', 'all', '-o', 'tower', '--json');
     expect(JSON.parse(exported.stdout)).toMatchObject({
       kind: 'backbone',
-      fitting: ['open_clip', 'hf', 'onnx', 'tfjs'],
+      fitting: ['open_clip', 'hf', 'onnx', 'tfjs', 'covey'],
     });
     const verified = await covey(
       'verify-export',
@@ -183,7 +186,7 @@ describe('covey export and covey verify-export', { timeout: 120_000 }, () => {
     const unknown = await covey('export', 'pairs', '--store', store, '--format', 'keras', '-o', 'none');
     expect(unknown).toMatchObject({
       code: 2,
-      stderr: expect.stringContaining('there are open_clip, hf, onnx, tfjs, all'),
+      stderr: expect.stringContaining('there are open_clip, hf, onnx, tfjs, covey, all'),
     });
     const nothing = await covey('verify-export', 'store');
     expect(nothing).toMatchObject({ code: 1, stderr: expect.stringContaining('holds no export') });

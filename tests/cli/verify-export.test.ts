@@ -134,7 +134,7 @@ describe.skipIf(!hasOrt)('ViT layouts that are not CLIP’s', { timeout: 120_000
     );
     const preprocess = { mean: [0.48, 0.46, 0.41], std: [0.27, 0.26, 0.28] } as const;
     const model = { kind: 'backbone', vision, quickGelu: false, weights, preprocess } as const;
-    expect(fittingFormats(model)).toEqual(['onnx', 'tfjs']);
+    expect(fittingFormats(model)).toEqual(['onnx', 'tfjs', 'covey']);
     const folder = path.join(dir, name);
     await exportOnnx(folder, model, '0');
     await exportTfjs(folder, model, '0');

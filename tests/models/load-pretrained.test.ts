@@ -3,8 +3,10 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { openObjectStore } from '../../common/objectstore/open.ts';
+import { initialValues } from '../../models/clip/initial-values.ts';
 import { parameterShapes } from '../../models/clip/parameter-shapes.ts';
 import { memorySource, storeFiles } from '../../models/formats/byte-source.ts';
+import { exportCovey } from '../../models/formats/covey-format.ts';
 import { exportHf, readHfConfig } from '../../models/formats/hugging-face.ts';
 import { loadPretrained, loadPretrainedPath } from '../../models/formats/load-pretrained.ts';
 import { exportOpenClip, readOpenClipConfig } from '../../models/formats/open-clip.ts';
@@ -13,9 +15,11 @@ import { backboneOf, type PretrainedClip } from '../../models/formats/pretrained
 import { type HostTensor, readSafetensors, writeSafetensors } from '../../models/formats/safetensors.ts';
 import { readStateDict } from '../../models/formats/state-dict.ts';
 import { CLIP_PREPROCESS, shapedWeights } from '../../models/formats/weights.ts';
+import { resolveModelConfig } from '../../models/model-config.ts';
 import { presets } from '../../models/presets.ts';
 import { trainBpe } from '../../models/tokenizer/bpe-trainer.ts';
 import { loadTokenizer } from '../../models/tokenizer/tokenizer.ts';
+import { backboneSpecs } from '../../models/vision/backbone.ts';
 import { madeUpCaptions, smallConfig, smallWeights } from './small-model.ts';
 
 let dir: string;
@@ -215,7 +219,7 @@ describe('a folder', () => {
     }
     const loaded = await loadPretrained(storeFiles(store, 'models/small'));
     expect(plain(loaded as PretrainedClip)).toEqual(plain(model));
-    await expect(loadPretrained(storeFiles(store, 'elsewhere'))).rejects.toThrow(/has none of open_clip_model/);
+    await expect(loadPretrained(storeFiles(store, 'elsewhere'))).rejects.toThrow(/has none of covey_model/);
     await store.close();
   });
 
@@ -229,6 +233,31 @@ describe('a folder', () => {
     expect([...tensors.keys()].every((key) => key.startsWith('vision_model.'))).toBe(true);
     expect(tensors.size).toBe(5 + 2 + 2 * 16);
     expect([...backbone.weights.keys()]).not.toContain('visual.proj');
+  });
+});
+
+describe('covey’s own layout', () => {
+  it('holds every tower to the bit, with what no gradient changes', async () => {
+    const towers = [
+      { kind: 'resnet', imageSize: 32, depth: 18, stem: 'cifar', width: 8 },
+      { ...smallConfig.vision, pooling: 'map' },
+      { ...smallConfig.vision, positions: 'sincos', lnPre: false, layerNormEps: 1e-6 },
+    ] as const;
+    for (const [i, tower] of towers.entries()) {
+      const { vision } = resolveModelConfig({ ...smallConfig, vision: tower });
+      const values = new Map(backboneSpecs(vision).map((spec) => [spec.name, initialValues(spec, 9)]));
+      const backbone = {
+        kind: 'backbone',
+        vision,
+        quickGelu: true,
+        weights: values,
+        preprocess: CLIP_PREPROCESS,
+      } as const;
+      await exportCovey(path.join(dir, `own-${i}`), backbone);
+      expect(await loadPretrainedPath(path.join(dir, `own-${i}`))).toEqual(backbone);
+    }
+    await exportCovey(path.join(dir, 'own-clip'), model);
+    expect(plain(await load(path.join(dir, 'own-clip')))).toEqual(plain(model));
   });
 });
 

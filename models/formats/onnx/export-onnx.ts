@@ -37,16 +37,20 @@ export async function exportOnnx(dir: string, model: Pretrained, producerVersion
     const vision = encode('vision_model', (graph) => writeBackbone(graph, tensor, model));
     return writeFiles(dir, { [ONNX_FILES.vision]: vision, ...settings });
   }
-  return writeFiles(dir, {
-    [ONNX_FILES.vision]: encode('vision_model', (graph) =>
-      graph.output('image_embeds', writeImage(graph, tensor, model), ['batch_size', model.config.embedDim]),
-    ),
-    [ONNX_FILES.text]: encode('text_model', (graph) =>
-      graph.output('text_embeds', writeText(graph, tensor, model), ['batch_size', model.config.embedDim]),
-    ),
-    [ONNX_FILES.joint]: encode('model', (graph) => writeJoint(graph, tensor, model), TWO_BATCHES),
-    ...settings,
-  });
+  const { embedDim } = model.config;
+  const image = (graph: OnnxWriter) =>
+    graph.output('image_embeds', writeImage(graph, tensor, model), ['batch_size', embedDim]);
+  const text = (graph: OnnxWriter) =>
+    graph.output('text_embeds', writeText(graph, tensor, model), ['batch_size', embedDim]);
+  // One after the other: a large model's graphs need not be in memory together.
+  return [
+    ...(await writeFiles(dir, { [ONNX_FILES.vision]: encode('vision_model', image) })),
+    ...(await writeFiles(dir, { [ONNX_FILES.text]: encode('text_model', text) })),
+    ...(await writeFiles(dir, {
+      [ONNX_FILES.joint]: encode('model', (graph) => writeJoint(graph, tensor, model), TWO_BATCHES),
+      ...settings,
+    })),
+  ];
 }
 
 function writeBackbone(graph: OnnxWriter, tensor: TensorLookup, model: Pretrained): void {
