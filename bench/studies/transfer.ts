@@ -1,0 +1,235 @@
+import { availableParallelism } from 'node:os';
+import path from 'node:path';
+import { augmentSchema } from '../../common/config/augment-config.ts';
+import { CoveyError } from '../../common/errors.ts';
+import { openObjectStore } from '../../common/objectstore/open.ts';
+import { type Engine, loadEngine } from '../../engine/index.ts';
+import type { HostTensor } from '../../models/formats/safetensors.ts';
+import { resolveModelConfig } from '../../models/model-config.ts';
+import { type Backbone, backboneOf } from '../../transfer/backbone.ts';
+import {
+  fractionByClass,
+  type LabelledSample,
+  readLabelledSet,
+  splitByClass,
+} from '../../transfer/data/labelled-set.ts';
+import { PictureSource } from '../../transfer/data/picture-source.ts';
+import { openTokenizer } from '../../worker/data/open-tokenizer.ts';
+import { ICON_CATEGORIES } from '../../worker/data/pack/icon-source.ts';
+import type { BenchTable } from '../support/rows.ts';
+import { HELD_OUT, type IconPictures, openIconPictures } from './pretraining/icon-pictures.ts';
+import { METHODS, methodConfig } from './pretraining/methods.ts';
+import { trainFor } from './pretraining/train.ts';
+import { AUGMENT, type Method, RESNET_METHODS, runMethod, VIT_METHODS } from './transfer/methods.ts';
+
+export interface TransferOptions {
+  readonly quick: boolean;
+  readonly json: boolean;
+  /** Of pretraining, per backbone. Default 110; 10 with quick. */
+  readonly seconds?: string;
+  /** Parts of the names of methods or backbones, with commas. Default: all. */
+  readonly only?: string;
+  readonly threads?: string;
+  readonly seed?: string;
+}
+
+export interface TransferRow {
+  readonly backbone: string;
+  readonly method: string;
+  /** Share of the labels, and how many pictures that is. */
+  readonly labels: number;
+  readonly pictures: number;
+  /** On pictures that were not learnt from; mean over the seeds, and the least and the largest of them. */
+  readonly accuracy: number;
+  readonly accuracyRange: readonly [number, number];
+  /** Numbers trained in backbone and adapter over those of the backbone; the head is not counted. */
+  readonly trainedShare: number;
+  /** Of learning, mean over the seeds. */
+  readonly seconds: number;
+}
+
+const FRACTIONS = [0.01, 0.1, 1] as const;
+const TEST_SHARE = 0.3;
+const SPLIT_SEED = 7;
+const PIXELS_MAX = 1_000_000;
+const WORK_DIR = '.covey/studies';
+
+interface Subject {
+  readonly name: string;
+  /** Over the backbone of the pretraining study. */
+  readonly model?: object;
+  readonly globalBatch?: number;
+  readonly methods: readonly Method[];
+  readonly batch: number;
+  readonly steps: number;
+  readonly seeds: number;
+}
+
+/** Both are pretrained as CLIP is, on the names of four artists' icons. The ResNet is small: its convolutions cost a CPU much. */
+const SUBJECTS: readonly Subject[] = [
+  { name: 'ViT', methods: VIT_METHODS, batch: 64, steps: 120, seeds: 2 },
+  {
+    name: 'ResNet-18',
+    model: { vision: { kind: 'resnet', depth: 18, width: 16, stem: 'cifar', imageSize: 32 } },
+    globalBatch: 128,
+    methods: RESNET_METHODS,
+    batch: 32,
+    steps: 80,
+    seeds: 1,
+  },
+];
+
+/**
+ * What a backbone that covey pretrained is worth with few labels, and what each way of handing it on costs: methods × shares of the labels. The task is
+ * the category of the drawings of a fifth artist, whom pretraining never saw.
+ */
+export async function run(options: TransferOptions): Promise<TransferRow[]> {
+  const seconds = number(options.seconds, 'seconds') ?? (options.quick ? 10 : 110);
+  const threads = number(options.threads, 'threads') ?? availableParallelism();
+  const firstSeed = number(options.seed, 'seed') ?? 0;
+  const engine = await loadEngine({ engine: 'auto', threads });
+  const icons = await openIconPictures(path.resolve(WORK_DIR));
+  const rows: TransferRow[] = [];
+  try {
+    for (const subject of SUBJECTS) {
+      const methods = chosen(subject, options.only);
+      if (methods.length === 0) continue;
+      const backbone = await pretrained(subject, { seconds, seed: firstSeed }, { engine, icons });
+      const settings = options.quick ? { ...subject, steps: 6, seeds: 1 } : subject;
+      rows.push(...(await compare({ ...settings, methods }, backbone, firstSeed, { engine, icons })));
+    }
+    return rows;
+  } finally {
+    await icons.close();
+    engine.close();
+  }
+}
+
+interface Modules {
+  readonly engine: Engine;
+  readonly icons: IconPictures;
+}
+
+async function pretrained(
+  subject: Subject,
+  { seconds, seed }: { readonly seconds: number; readonly seed: number },
+  { engine, icons }: Modules,
+): Promise<Backbone> {
+  const clip = METHODS.find(({ objective }) => objective === 'clip')!;
+  const { model, globalBatch = 256 } = subject;
+  const configFor = (steps: number) => {
+    const context = { ...icons, seed, classes: ICON_CATEGORIES, steps };
+    const base = methodConfig({ ...clip, globalBatch }, context);
+    const config = methodConfig({ ...clip, globalBatch, ...merged(base, model) }, context);
+    if (typeof config === 'string') throw new CoveyError('INTERNAL', `Cannot pretrain ${subject.name}: ${config}`);
+    return config;
+  };
+  const tokenizer = await openTokenizer(icons.tokenizer, 12, async (url) => openObjectStore(url));
+  const trained = await trainFor(seconds, configFor, { engine, icons, tokenizer });
+  try {
+    process.stderr.write(
+      `${subject.name}: pretrained ${trained.steps} steps in ${trained.seconds.toFixed(0)} s, loss ${trained.lastLoss.toFixed(3)}\n`,
+    );
+    const config = configFor(trained.steps);
+    const { vision, quickGelu } = resolveModelConfig(config.model);
+    const tensors = new Map<string, HostTensor>();
+    for (const { name, shape, variable } of [...trained.model.parameters, ...(trained.model.buffers ?? [])]) {
+      tensors.set(name, { shape, values: new Float32Array(variable.dataSync<'float32'>()) });
+    }
+    const { mean, std } = config.data;
+    return backboneOf(tensors, { vision, quickGelu, mean, std, origin: `${subject.name}, ${trained.steps} steps` });
+  } finally {
+    trained.model.dispose();
+  }
+}
+
+/** The study's own text tower and embedding, with another image tower. */
+function merged(base: ReturnType<typeof methodConfig>, model: object | undefined) {
+  if (model === undefined || typeof base === 'string' || typeof base.model === 'string') return {};
+  return { model: { ...base.model, ...model } };
+}
+
+async function compare(
+  { name, methods, batch, steps, seeds }: Subject,
+  backbone: Backbone,
+  firstSeed: number,
+  { engine, icons }: Modules,
+): Promise<TransferRow[]> {
+  const options = { metaKey: 'category', classes: ICON_CATEGORIES };
+  const { samples, classes } = await readLabelledSet(icons.test, options);
+  const { chosen: test, rest: pool } = splitByClass(samples, TEST_SHARE, SPLIT_SEED);
+  const imageSide = backbone.vision.imageSize;
+  const augment = augmentSchema.parse(AUGMENT);
+  const pictures = new PictureSource(
+    { imageSide, augment, seed: firstSeed, pixelsMax: PIXELS_MAX },
+    { cache: icons.cache.test },
+  );
+  await pictures.findBroken(samples.map(({ located }) => located));
+  const rows: TransferRow[] = [];
+  for (const fraction of FRACTIONS) {
+    for (const method of methods) {
+      const outcomes: Awaited<ReturnType<typeof runMethod>>[] = [];
+      let labelled: readonly LabelledSample[] = pool;
+      for (let seed = firstSeed; seed < firstSeed + seeds; seed++) {
+        labelled = fraction === 1 ? pool : fractionByClass(pool, fraction, seed);
+        const task = { labelled, test, classes: classes.length, pictures };
+        outcomes.push(await runMethod(method, backbone, task, { steps, batch, seed }, engine));
+      }
+      const accuracies = outcomes.map(({ accuracy }) => accuracy);
+      const row = {
+        backbone: name,
+        method: method.name,
+        labels: fraction,
+        pictures: labelled.length,
+        accuracy: mean(accuracies),
+        accuracyRange: [Math.min(...accuracies), Math.max(...accuracies)] as const,
+        trainedShare: outcomes[0]!.trainedShare,
+        seconds: mean(outcomes.map((one) => one.seconds)),
+      };
+      rows.push(row);
+      process.stderr.write(`${JSON.stringify(row)}\n`);
+    }
+  }
+  return rows;
+}
+
+const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
+
+/** A table for people: a line per method, a column per share of the labels. */
+export function table(rows: readonly TransferRow[]): BenchTable {
+  const percent = (share: number) => `${(100 * share).toFixed(1)} %`;
+  const keys = [...new Set(rows.map(({ backbone, method }) => `${backbone}\n${method}`))];
+  return {
+    head: ['backbone', 'method', ...FRACTIONS.map((fraction) => `${100 * fraction} % labels`), 'trained', 'seconds'],
+    rows: keys.map((key) => {
+      const own = rows.filter(({ backbone, method }) => `${backbone}\n${method}` === key);
+      const at = (fraction: number) => own.find(({ labels }) => labels === fraction);
+      const shown = FRACTIONS.map((fraction) => {
+        const row = at(fraction);
+        if (row === undefined) return '–';
+        const half = (row.accuracyRange[1] - row.accuracyRange[0]) / 2;
+        return half === 0 ? percent(row.accuracy) : `${percent(row.accuracy)} ± ${(100 * half).toFixed(1)}`;
+      });
+      const { backbone, method, trainedShare } = own[0]!;
+      return [backbone, method, ...shown, percent(trainedShare), mean(own.map((row) => row.seconds)).toFixed(1)];
+    }),
+    notes: [
+      `accuracy on the category (of ${ICON_CATEGORIES.length}) of ${HELD_OUT}'s drawings, an artist that pretraining never saw; ± half the range over seeds`,
+      `labels: ${FRACTIONS.map((fraction) => `${100 * fraction} % = ${rows.find(({ labels }) => labels === fraction)?.pictures ?? 0} pictures`).join(', ')}`,
+      'trained: numbers in backbone and adapter over those of the backbone, without the head; seconds: of learning, mean over the shares',
+    ],
+  };
+}
+
+function chosen({ name, methods }: Subject, only: string | undefined): Method[] {
+  if (only === undefined) return [...methods];
+  const parts = only.toLowerCase().split(',');
+  return methods.filter((method) => parts.some((part) => `${name} ${method.name}`.toLowerCase().includes(part.trim())));
+}
+
+function number(text: string | undefined, name: string): number | undefined {
+  if (text === undefined) return undefined;
+  const value = Number(text);
+  if (Number.isFinite(value) && value >= 0 && text.trim() !== '') return value;
+  throw new CoveyError('INVALID_ARGUMENT', `Cannot read --${name}: ${JSON.stringify(text)} is no number`);
+}

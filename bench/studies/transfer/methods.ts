@@ -1,0 +1,148 @@
+import type { Engine } from '../../../engine/index.ts';
+import { sweepL2 } from '../../../models/linear/l2-sweep.ts';
+import { fitLogistic } from '../../../models/linear/logistic-regression.ts';
+import type { AdapterOptions } from '../../../transfer/adapters/adapter.ts';
+import { type Backbone, scratchBackbone } from '../../../transfer/backbone.ts';
+import { type LabelledSample, splitByClass } from '../../../transfer/data/labelled-set.ts';
+import type { PictureSource } from '../../../transfer/data/picture-source.ts';
+import { labelledFeatures } from '../../../transfer/features/extract-features.ts';
+import { TransferNetwork } from '../../../transfer/network.ts';
+import { evaluateNetwork } from '../../../transfer/tune/evaluate.ts';
+import { tune } from '../../../transfer/tune/tune.ts';
+import { type TuneRecipe, tuneRecipeSchema } from '../../../transfer/tune/tune-recipe.ts';
+
+/** One way to hand a backbone on. Without a recipe: a linear probe. */
+export interface Method {
+  readonly name: string;
+  readonly fromScratch?: boolean;
+  readonly recipe?: {
+    readonly method: TuneRecipe['method'];
+    readonly lr: number;
+    readonly backboneLrScale?: number;
+    readonly adapter?: AdapterOptions;
+    readonly batchNorm?: TuneRecipe['batchNorm'];
+  };
+}
+
+const COMMON: readonly Method[] = [
+  { name: 'from scratch', fromScratch: true, recipe: { method: 'full', lr: 1e-3, batchNorm: 'batch' } },
+  { name: 'linear probe' },
+  { name: 'full fine-tune', recipe: { method: 'full', lr: 1e-3, batchNorm: 'batch' } },
+  { name: 'full, backbone ×0.1', recipe: { method: 'full', lr: 1e-3, backboneLrScale: 0.1, batchNorm: 'batch' } },
+];
+
+/** The rates are those of full fine-tuning; adapters, which start from nothing, take five times that. */
+export const VIT_METHODS: readonly Method[] = [
+  ...COMMON,
+  { name: 'bottleneck adapters', recipe: { method: 'adapter', lr: 5e-3, adapter: { kind: 'bottleneck', width: 16 } } },
+  {
+    name: 'LoRA',
+    recipe: { method: 'adapter', lr: 5e-3, adapter: { kind: 'lora', rank: 4, alpha: 8, targets: 'all' } },
+  },
+];
+
+const conv = (placement: 'series' | 'parallel'): Method => ({
+  name: `conv adapters, ${placement}`,
+  recipe: { method: 'adapter', lr: 5e-3, adapter: { kind: 'conv', placement }, batchNorm: 'batch' },
+});
+
+export const RESNET_METHODS: readonly Method[] = [...COMMON, conv('series'), conv('parallel')];
+
+/** A target: some labelled pictures, and pictures to judge by. */
+export interface StudyTask {
+  readonly labelled: readonly LabelledSample[];
+  readonly test: readonly LabelledSample[];
+  readonly classes: number;
+  readonly pictures: PictureSource;
+}
+
+export interface MethodOutcome {
+  readonly accuracy: number;
+  /** Numbers trained in backbone and adapter over those of the backbone. */
+  readonly trainedShare: number;
+  readonly seconds: number;
+}
+
+export interface MethodSettings {
+  readonly steps: number;
+  readonly batch: number;
+  readonly seed: number;
+}
+
+/** Nothing but the labelled pictures is used to learn and to choose: with a handful of labels there is no validation split to spare. */
+export async function runMethod(
+  method: Method,
+  backbone: Backbone,
+  task: StudyTask,
+  settings: MethodSettings,
+  engine: Engine,
+): Promise<MethodOutcome> {
+  const { classes, pictures, test } = task;
+  const { steps, batch, seed } = settings;
+  const source = method.fromScratch === true ? scratchBackbone(backbone, seed) : backbone;
+  const { adapter } = method.recipe ?? {};
+  const network = new TransferNetwork(source, {
+    classes,
+    seed,
+    precision: 'bf16',
+    ...(adapter === undefined ? {} : { adapter }),
+  });
+  try {
+    const began = performance.now();
+    let trainedShare = 0;
+    if (method.recipe === undefined) {
+      await fitProbe(network, task, seed, engine);
+    } else {
+      const recipe = tuneRecipeSchema.parse({
+        ...method.recipe,
+        seed,
+        steps,
+        batch,
+        warmupSteps: Math.floor(steps / 10),
+        evaluateEverySteps: steps,
+        labelSmoothing: 0.1,
+        precision: 'bf16',
+        augment: AUGMENT,
+      });
+      const modules = { engine, network, pictures, train: task.labelled, validation: [], classes };
+      const { trained, backbone: all } = await tune(recipe, modules);
+      trainedShare = trained / all;
+    }
+    const seconds = (performance.now() - began) / 1000;
+    const { accuracy } = await evaluateNetwork(test, classes, { engine, network, pictures });
+    return { accuracy, trainedShare, seconds };
+  } finally {
+    network.dispose();
+  }
+}
+
+/** The demo's. */
+export const AUGMENT = {
+  scale: [1, 1],
+  ratio: [1, 1],
+  shift: 0.08,
+  zoom: [0.8, 1.15],
+  rotateDegrees: 12,
+  colorJitter: 0.4,
+  hueJitter: 0.05,
+  grayscale: 0.15,
+};
+
+const VALIDATION_SHARE = 0.3;
+/** Where there are too few labels to choose by. */
+const L2_DEFAULT = 1e-2;
+const L2S = [1, 1e-1, 1e-2, 1e-3, 1e-4];
+
+/** The penalty by a part of the labels, then all of them. */
+async function fitProbe(network: TransferNetwork, task: StudyTask, seed: number, engine: Engine): Promise<void> {
+  const { classes, pictures } = task;
+  const { chosen, rest } = splitByClass(task.labelled, VALIDATION_SHARE, seed);
+  const modules = { engine, network, pictures };
+  const isEnough = chosen.length >= classes && new Set(rest.map(({ label }) => label)).size > 1;
+  let l2 = L2_DEFAULT;
+  if (isEnough) {
+    const [train, validation] = [await labelledFeatures(rest, modules), await labelledFeatures(chosen, modules)];
+    l2 = sweepL2(train, validation, { classes, l2s: L2S }).best.l2;
+  }
+  network.setHead(fitLogistic(await labelledFeatures(task.labelled, modules), { classes, l2 }).classifier);
+}
