@@ -4,7 +4,7 @@ import type { ObjectStore } from '../common/objectstore/object-store.ts';
 import { checkCaptions } from '../worker/data/check-captions.ts';
 import { checkLabels } from '../worker/data/label-index.ts';
 import { openTrainingData, type TrainingData } from '../worker/data/training-data.ts';
-import { OBJECTIVE_INPUTS } from '../worker/objectives/objective-inputs.ts';
+import { objectiveInputs } from '../worker/objectives/objective-inputs.ts';
 import type { CommandContext } from './context.ts';
 import { storeOpener } from './open-store.ts';
 
@@ -32,7 +32,7 @@ export async function withTrainingData<T>(
  * the workers, with a warning.
  */
 export async function checkTrainingData(context: CommandContext, config: RunConfig): Promise<void> {
-  const { captions, labels } = OBJECTIVE_INPUTS[config.objective];
+  const { captions, labels } = objectiveInputs(config);
   try {
     await withTrainingData(context, config, async ({ parts }) => {
       for (const part of parts) {

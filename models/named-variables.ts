@@ -1,4 +1,4 @@
-import { CoveyError } from '../common/errors.ts';
+import { assert, CoveyError } from '../common/errors.ts';
 import type { Variable } from '../engine/index.ts';
 import { tf } from '../engine/index.ts';
 import { initialValues } from './clip/initial-values.ts';
@@ -11,6 +11,14 @@ export interface NamedVariable {
   readonly shape: readonly number[];
 }
 
+/** What models have in common that are trained together, by name. */
+export type SharedVariables = ReadonlyMap<string, NamedVariable>;
+
+/** Disposes what is a model's own. */
+export function disposeOwn(variables: readonly NamedVariable[], shared?: SharedVariables): void {
+  for (const { name, variable } of variables) if (!shared?.has(name)) variable.dispose();
+}
+
 /** Makes variables from their specs; the caller owns them. `scope` must be unique in the thread: tfjs keeps one registry of variables. */
 export function makeVariables(
   specs: readonly ParameterSpec[],
@@ -19,11 +27,18 @@ export function makeVariables(
     readonly init: 'random' | 'zeros';
     readonly trainable: boolean;
     readonly scope: string;
+    /** Variables of another model by name: they are taken as they are, and stay that model's to dispose. Default none. */
+    readonly shared?: SharedVariables | undefined;
   },
 ): NamedVariable[] {
-  const { seed, init, trainable, scope } = options;
+  const { seed, init, trainable, scope, shared } = options;
   return specs.map((spec) => {
     const { name, shape, initial } = spec;
+    const existing = shared?.get(name);
+    if (existing !== undefined) {
+      assert(`${existing.shape}` === `${shape}`, 'a shared variable has one shape', { name, shape });
+      return existing;
+    }
     const drawn = init === 'random' || initial.kind === 'constant';
     const values = drawn ? initialValues(spec, seed) : new Float32Array(elementCount(shape));
     const first = tf.tensor(values, [...shape], 'float32');

@@ -24,7 +24,7 @@ import { ShardCache } from './data/shard-cache.ts';
 import { openTrainingData, shardReaderFor } from './data/training-data.ts';
 import { openHeldOut } from './eval/open-held-out.ts';
 import { checkTowerFor } from './objectives/check-tower.ts';
-import { checkModelFor, OBJECTIVE_INPUTS } from './objectives/objective-inputs.ts';
+import { checkModelFor, objectiveInputs } from './objectives/objective-inputs.ts';
 import { PrefetchedSteps } from './prefetched-steps.ts';
 import { Session } from './session.ts';
 import type { SessionModules } from './session-modules.ts';
@@ -202,7 +202,7 @@ class WorkerProcess {
     const store = this.#closers.add(await openStore(config.store), (it) => it.close());
     const openDataStore = async (url: string) => this.#closers.add(await openStore(url), (it) => it.close());
     const training = await openTrainingData(config, openDataStore, signal);
-    const { views, captions, labels } = OBJECTIVE_INPUTS[config.objective];
+    const { views, captions, labels } = objectiveInputs(config);
     const tokenizer = captions ? await openTokenizerFor(config, model.text, openStore, signal) : null;
     for (const part of training.parts) {
       if (captions) await checkCaptions(part, config, signal);

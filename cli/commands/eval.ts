@@ -72,10 +72,10 @@ async function zeroShot(run: StoredRun, options: ZeroShotCommandOptions, context
   const { readWeights } = await import('../../worker/checkpoint/read-checkpoint.ts');
   const { openTokenizer } = await import('../../worker/data/open-tokenizer.ts');
   const { evaluateZeroShot } = await import('../../worker/eval/zeroshot.ts');
-  const { expectTextTower } = await import('../../worker/objectives/objective-inputs.ts');
+  const { expectBothTowers } = await import('../../worker/objectives/objective-inputs.ts');
   const { storeOpener } = await import('../open-store.ts');
 
-  expectTextTower(run.config.objective, 'evaluate zero-shot');
+  expectBothTowers(run.config, 'evaluate zero-shot');
   const manifest = await findCheckpoint(run, options.step, context.signal);
   const weights = await readWeights(run.store, manifest, options.weights, context.signal);
   const config = resolveModelConfig(run.config.model);
@@ -92,7 +92,9 @@ async function zeroShot(run: StoredRun, options: ZeroShotCommandOptions, context
   });
   const model = new ClipModel(config, { seed: 0, precision: 'fp32', init: 'zeros' });
   try {
-    model.setWeights(new Map([...weights].map(([key, tensor]) => [key, tensor.values])));
+    // A joint objective has heads besides.
+    const known = new Set(model.parameters.map(({ name }) => name));
+    model.setWeights(new Map([...weights].filter(([key]) => known.has(key)).map(([key, { values }]) => [key, values])));
     const { storeUrl, key } = splitManifestUrl(options.data);
     return await withStore(context, storeUrl, async (store) => {
       const dataset = await openDataset(store, key, { signal: context.signal });

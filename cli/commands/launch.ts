@@ -11,7 +11,7 @@ import type { TrainingData } from '../../worker/data/training-data.ts';
 import { checkEvalData, checkEvalObjective } from '../../worker/eval/check-held-out.ts';
 import { checkTowerFor } from '../../worker/objectives/check-tower.ts';
 import { weakViews } from '../../worker/objectives/check-views.ts';
-import { checkModelFor, OBJECTIVE_INPUTS } from '../../worker/objectives/objective-inputs.ts';
+import { checkModelFor } from '../../worker/objectives/objective-inputs.ts';
 import { parameterSpecsFor } from '../../worker/objectives/trained-parameters.ts';
 import { checkEngineFor } from '../../worker/train/check-engine.ts';
 import { checkParameterRules } from '../../worker/train/check-parameters.ts';
@@ -89,7 +89,7 @@ async function checkObjective(config: RunConfig, context: CommandContext): Promi
 
 /** Refuses evaluation tasks that the objective or the held-out data cannot serve. */
 async function checkHeldOut(config: RunConfig, context: CommandContext): Promise<void> {
-  checkEvalObjective(config, OBJECTIVE_INPUTS[config.objective].captions);
+  checkEvalObjective(config);
   for (const [i, { manifest }] of config.eval.datasets.entries()) {
     const { storeUrl, key } = splitManifestUrl(manifest);
     await withStore(context, storeUrl, async (store) =>

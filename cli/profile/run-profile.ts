@@ -15,7 +15,7 @@ import { type ModuleNode, moduleTree } from '../../engine/profile/module-tree.ts
 import { startProfile } from '../../engine/profile/profile.ts';
 import type { ProfileRecord } from '../../engine/profile/record.ts';
 import type { StepFlops } from '../../models/clip/step-flops.ts';
-import { OBJECTIVE_INPUTS } from '../../worker/objectives/objective-inputs.ts';
+import { objectiveInputs } from '../../worker/objectives/objective-inputs.ts';
 import { SoloCollectives } from '../../worker/train/blocking-collectives.ts';
 import { newTrainer } from '../../worker/train/new-trainer.ts';
 import { stepFlops } from '../../worker/train/step-flops.ts';
@@ -71,7 +71,7 @@ export async function runProfile(
   options: RunProfileOptions,
 ): Promise<{ readonly report: ProfileReport; readonly record: ProfileRecord }> {
   const { globalBatch, lanes: laneCount, precision } = training.train;
-  const inputs = OBJECTIVE_INPUTS[training.objective];
+  const inputs = objectiveInputs(training);
   const captionTokens = inputs.captions
     ? Math.min(options.captionTokens ?? Infinity, modelConfig.text.contextLength)
     : 0;

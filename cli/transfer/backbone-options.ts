@@ -65,14 +65,14 @@ async function fromRun(context: CommandContext, name: string, options: BackboneO
   const { checkpointBackbone } = await import('../../transfer/backbone.ts');
   const { readBuffers, readWeights } = await import('../../worker/checkpoint/read-checkpoint.ts');
   const { openTokenizer } = await import('../../worker/data/open-tokenizer.ts');
-  const { OBJECTIVE_INPUTS } = await import('../../worker/objectives/objective-inputs.ts');
+  const { trainsBothTowers } = await import('../../worker/objectives/objective-inputs.ts');
   const { resolveModelConfig } = await import('../../models/model-config.ts');
   const { signal } = context;
   return withStoredRun(context, name, options, async ({ config, store }) => {
     const manifest = await findCheckpoint({ name, config, store }, options.step, signal);
     const source = { config, store, manifest, weights: options.weights };
     const backbone = await checkpointBackbone(source, signal);
-    const captions = OBJECTIVE_INPUTS[config.objective].captions;
+    const captions = trainsBothTowers(config);
     const parameters = captions ? await readWeights(store, manifest, options.weights, signal) : undefined;
     const stored = parameters && new Map([...(await readBuffers(store, manifest, signal)), ...parameters]);
     return {

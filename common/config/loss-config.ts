@@ -6,10 +6,50 @@ import { isMoco, mocoProblems, mocoSchema } from './moco-config.ts';
 
 const positiveInt = z.int().positive();
 
+/** Objectives that stand alone, and can be parts of a joint one. */
+const SINGLE_OBJECTIVES = [
+  'clip',
+  'siglip',
+  'simclr',
+  'supcon',
+  'moco-v2',
+  'moco-v3',
+  'supervised',
+  'rotation',
+  'rotation-pairs',
+  'cloze',
+] as const;
+
+export type SingleObjective = (typeof SINGLE_OBJECTIVES)[number];
+
 export const objectiveSchema = z
-  .enum(['clip', 'siglip', 'simclr', 'supcon', 'moco-v2', 'moco-v3', 'supervised'])
+  .enum([...SINGLE_OBJECTIVES, 'joint'])
   .default('clip')
   .describe('docs/objectives.md');
+
+// What only one objective reads is filled in when it is read, so that the config of other runs stays as it was.
+const jointPart = z.strictObject({
+  objective: z.enum(SINGLE_OBJECTIVES).exclude(['moco-v2', 'moco-v3']),
+  weight: z.number().positive().default(1).describe("Of this part's loss in the sum"),
+});
+
+const rotationPairs = z.strictObject({
+  combine: z
+    .enum(['concat', 'subtract'])
+    .default('concat')
+    .describe('How the features of the two views become one: side by side, or the second less the first'),
+  hidden: positiveInt.optional().describe('Of the classifier. Default: as wide as the features'),
+});
+
+const cloze = z.strictObject({
+  maskRatio: z
+    .number()
+    .gt(0)
+    .lt(1)
+    .default(0.15)
+    .describe('Share of the tokens to be guessed: 80 % hidden, 10 % replaced, 10 % as they are'),
+  tied: z.boolean().default(true).describe("Whether the output's weights are the token embedding, as in BERT"),
+});
 
 export const lossSchema = z
   .strictObject({
@@ -40,46 +80,112 @@ export const lossSchema = z
       ),
     labelSmoothing: z.number().min(0).lt(1).default(0).describe('supervised'),
     moco: mocoSchema.optional().describe('moco-v2, moco-v3'),
+    mixup: z
+      .number()
+      .positive()
+      .optional()
+      .describe(
+        'supervised: α of Beta(α, α), from which the share of a second picture is drawn (Zhang et al. 2018); e.g. 0.2',
+      ),
+    rotationPairs: rotationPairs.optional().describe('rotation-pairs'),
+    cloze: cloze.optional().describe('cloze'),
+    joint: z
+      .array(jointPart)
+      .min(2)
+      .optional()
+      .describe(
+        'joint: {objective, weight} of each part (weight 1); the loss is the weighted sum over one batch, on shared towers',
+      ),
   })
   .prefault({});
 
 export type LossConfig = z.infer<typeof lossSchema>;
 
+/** Each with its defaults, whether or not the config has it. */
+export const rotationPairsOf = (loss: LossConfig) => rotationPairs.parse(loss.rotationPairs ?? {});
+export const clozeOf = (loss: LossConfig) => cloze.parse(loss.cloze ?? {});
+
+export type RotationPairsConfig = z.infer<typeof rotationPairs>;
+export type ClozeConfig = z.infer<typeof cloze>;
+
+interface ObjectiveChoice {
+  readonly objective: z.infer<typeof objectiveSchema>;
+  readonly loss: LossConfig;
+}
+
+export interface ObjectivePart {
+  readonly objective: SingleObjective;
+  readonly weight: number;
+}
+
+/** The parts of a joint objective, or the one there is. */
+export function objectiveParts({ objective, loss }: ObjectiveChoice): readonly ObjectivePart[] {
+  return objective === 'joint' ? (loss.joint ?? []) : [{ objective, weight: 1 }];
+}
+
+interface Problem {
+  readonly path: (string | number)[];
+  readonly message: string;
+}
+
+/** Options that only some objectives read. */
+const READERS: readonly { readonly key: keyof LossConfig; readonly by: readonly SingleObjective[] }[] = [
+  { key: 'classes', by: ['supcon', 'supervised'] },
+  { key: 'labelSmoothing', by: ['supervised'] },
+  { key: 'mixup', by: ['supervised'] },
+  { key: 'rotationPairs', by: ['rotation-pairs'] },
+  { key: 'cloze', by: ['cloze'] },
+];
+
 /** What an objective needs and lacks, and what is set for one that does not read it; paths from the root of the config. */
-export function lossProblems({
-  objective,
-  loss,
-  train,
-}: {
-  objective: z.infer<typeof objectiveSchema>;
-  loss: LossConfig;
-  train: { globalBatch: number; lanes: number };
-}) {
-  const problems: { path: string[]; message: string }[] = [];
-  const refuse = (path: string[], message: string) => problems.push({ path, message });
-  const labelled = objective === 'supcon' || objective === 'supervised';
-  if (labelled && loss.classes === undefined) {
-    refuse(['loss', 'classes'], `is needed by objective ${objective}: the number of classes, or their names`);
+export function lossProblems(
+  config: ObjectiveChoice & { readonly train: { readonly globalBatch: number; readonly lanes: number } },
+): Problem[] {
+  const { objective, loss, train } = config;
+  const problems: Problem[] = [];
+  const refuse = (path: Problem['path'], message: string) => problems.push({ path, message });
+  const parts = objectiveParts(config).map((part) => part.objective);
+  const labelled = parts.find((part) => part === 'supcon' || part === 'supervised');
+  if (labelled !== undefined && loss.classes === undefined) {
+    refuse(['loss', 'classes'], `is needed by objective ${labelled}: the number of classes, or their names`);
   }
-  if (!labelled && loss.classes !== undefined) {
-    refuse(['loss', 'classes'], `is for objectives supcon and supervised, objective is ${objective}`);
+  for (const { key, by } of READERS) {
+    if (loss[key] === undefined || loss[key] === 0 || by.some((reader) => parts.includes(reader))) continue;
+    const readers = by.length > 1 ? `objectives ${by.join(' and ')}` : `objective ${by[0]}`;
+    refuse(['loss', key], `is for ${readers}, objective is ${objective}`);
   }
-  if (loss.labelSmoothing > 0 && objective !== 'supervised') {
-    refuse(['loss', 'labelSmoothing'], `is for objective supervised, objective is ${objective}`);
-  }
-  if (loss.negatives === 'none' && objective !== 'simclr') {
+  if (loss.negatives === 'none' && !parts.includes('simclr')) {
     refuse(['loss', 'negatives'], `is for objective simclr, objective is ${objective}`);
   }
-  if (objective === 'simclr' && train.globalBatch < 2) {
+  if (parts.includes('simclr') && train.globalBatch < 2) {
     refuse(['train', 'globalBatch'], 'must be at least 2 for objective simclr, which learns from other pictures, is 1');
   }
-  if (isMoco(objective)) {
+  const moco = parts.find(isMoco);
+  if (moco !== undefined && !parts.includes('simclr') && !parts.includes('supcon')) {
     const { temperature, projection } = lossSchema.parse(undefined);
     for (const [key, value] of Object.entries({ temperature, projection })) {
       if (isDeepStrictEqual(loss[key as 'temperature'], value)) continue;
-      refuse(['loss', key], `is for objectives simclr and supcon; objective ${objective} reads loss.moco`);
+      refuse(['loss', key], `is for objectives simclr and supcon; objective ${moco} reads loss.moco`);
     }
   }
-  problems.push(...mocoProblems({ objective, loss, train }));
+  problems.push(...mocoProblems({ objective: moco ?? objective, loss, train }));
+  return [...problems, ...jointProblems(config)];
+}
+
+function jointProblems({ objective, loss: { joint } }: ObjectiveChoice): Problem[] {
+  const path = ['loss', 'joint'];
+  if (objective !== 'joint') {
+    return joint === undefined ? [] : [{ path, message: `is for objective joint, objective is ${objective}` }];
+  }
+  if (joint === undefined) return [{ path, message: 'is needed by objective joint: a list of {objective, weight}' }];
+  const names = joint.map((part) => part.objective);
+  const problems: Problem[] = [];
+  names.forEach((name, index) => {
+    const message = `${name} is there twice; give it one weight`;
+    if (names.indexOf(name) < index) problems.push({ path: [...path, index, 'objective'], message });
+  });
+  if (names.includes('clip') && names.includes('siglip')) {
+    problems.push({ path, message: 'clip and siglip would pull one logit scale two ways; choose one' });
+  }
   return problems;
 }

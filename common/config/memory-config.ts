@@ -44,7 +44,11 @@ const memorySchema = z.strictObject(memoryShape);
 
 interface Checked {
   readonly objective: string;
-  readonly loss: { readonly projection: { readonly batchNorm: boolean }; readonly moco?: MocoConfig | undefined };
+  readonly loss: {
+    readonly projection: { readonly batchNorm: boolean };
+    readonly moco?: MocoConfig | undefined;
+    readonly mixup?: number | undefined;
+  };
   readonly train: z.infer<typeof memorySchema> & {
     readonly globalBatch: number;
     readonly lanes: number;
@@ -83,6 +87,11 @@ export function memoryProblems({ objective, loss, train }: Checked): Problem[] {
     refuse(
       'microBatch',
       `must be a whole lane (${laneBatch}) with ${key}, whose statistics are a lane's, is ${microBatch}; use more lanes instead`,
+    );
+  } else if (loss.mixup !== undefined) {
+    refuse(
+      'microBatch',
+      `must be a whole lane (${laneBatch}) with loss.mixup, which mixes a lane's pictures, is ${microBatch}; use more lanes instead`,
     );
   }
   return problems;

@@ -1,4 +1,5 @@
 import { onTorch } from '../backend/active.ts';
+import { torchBackend } from '../backend/torch-backend.ts';
 import { fusedToBfloat16, fusedToFloat32 } from '../fused/precision.ts';
 import type { Tensor } from '../tf.ts';
 
@@ -17,4 +18,9 @@ export function toCompute<T extends Tensor>(x: T, precision: Precision): T {
 /** The tensor in fp32 storage. */
 export function toFloat32<T extends Tensor>(x: T): T {
   return onTorch() ? (fusedToFloat32(x) as T) : x;
+}
+
+/** That of the tensor's storage. */
+export function precisionOf(x: Tensor): Precision {
+  return onTorch() && torchBackend().isHalf(x) ? 'bf16' : 'fp32';
 }

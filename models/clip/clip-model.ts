@@ -2,7 +2,14 @@ import type { ModelConfig } from '../../common/config/run-config.ts';
 import { CoveyError } from '../../common/errors.ts';
 import type { Tensor, Tensor2D, Variable } from '../../engine/index.ts';
 import { l2Normalize, moduleScope, tf } from '../../engine/index.ts';
-import { assignAll, makeVariables, type NamedVariable, readAll } from '../named-variables.ts';
+import {
+  assignAll,
+  disposeOwn,
+  makeVariables,
+  type NamedVariable,
+  readAll,
+  type SharedVariables,
+} from '../named-variables.ts';
 import { type Backbone, checkedPixels, newBackbone, type TowerContext } from '../vision/backbone.ts';
 import { BatchStatistics } from '../vision/batch-statistics.ts';
 import { bufferSpecs, parameterSpecs } from './parameter-shapes.ts';
@@ -25,6 +32,8 @@ export interface ClipModelOptions {
   readonly recompute?: RecomputeOption;
   /** Share of the patches that a forward in training does not see: see models/vision/patch-dropout.ts. Default 0. */
   readonly patchDropout?: number;
+  /** Parameters of models it is trained with. Default none. */
+  readonly shared?: SharedVariables | undefined;
 }
 
 /** Values by open_clip key, or a function that gives them. */
@@ -60,10 +69,12 @@ export class ClipModel {
   readonly #precision: 'fp32' | 'bf16';
   readonly #recomputedBlocks: number;
   readonly #patchDropout: number;
+  readonly #shared: SharedVariables | undefined;
 
   constructor(config: ModelConfig, options: ClipModelOptions) {
     const { seed, precision, logitScaleInit = Math.log(1 / 0.07), init = 'random' } = options;
-    const { recompute = 'none', patchDropout = 0 } = options;
+    const { recompute = 'none', patchDropout = 0, shared } = options;
+    this.#shared = shared;
     this.config = config;
     this.backbone = newBackbone(config.vision);
     this.#precision = precision;
@@ -71,8 +82,9 @@ export class ClipModel {
     this.#patchDropout = patchDropout;
     // tfjs keeps variables in one registry per thread, by name: two models must not collide in it.
     const scope = `clip-${instances++}`;
-    this.parameters = makeVariables(parameterSpecs(config, logitScaleInit), { seed, init, trainable: true, scope });
-    this.buffers = makeVariables(bufferSpecs(config), { seed, init, trainable: false, scope });
+    const make = { seed, init, scope, shared };
+    this.parameters = makeVariables(parameterSpecs(config, logitScaleInit), { ...make, trainable: true });
+    this.buffers = makeVariables(bufferSpecs(config), { ...make, trainable: false });
     this.#batchStatistics = new BatchStatistics(this.buffers, scope);
     if (this.#batchStatistics.length > 0) this.statistics = this.#batchStatistics;
     this.#byName = new Map([...this.parameters, ...this.buffers].map(({ name, variable }) => [name, variable]));
@@ -134,7 +146,7 @@ export class ClipModel {
   }
 
   dispose(): void {
-    for (const { variable } of [...this.parameters, ...this.buffers]) variable.dispose();
+    disposeOwn([...this.parameters, ...this.buffers], this.#shared);
     this.#batchStatistics.dispose();
   }
 

@@ -1,4 +1,4 @@
-import type { ModelConfig } from '../../common/config/run-config.ts';
+import type { ModelConfig, TextConfig } from '../../common/config/run-config.ts';
 import type { VisionConfig } from '../../common/config/vision-config.ts';
 import { newBackbone } from '../vision/backbone.ts';
 import { blocksFlops, product } from './block-cost.ts';
@@ -60,4 +60,16 @@ export function backboneFlops(
 ): { forward: number; backward: number } {
   const { forwardFlops, backwardFlops } = newBackbone(vision).cost(patchDropout);
   return { forward: pictures * forwardFlops, backward: pictures * backwardFlops };
+}
+
+/** Forward products of the text tower where all tokens see each other, and of guessing some of them. */
+export function clozeFlops(
+  text: TextConfig,
+  { samples, tokens, guesses }: { readonly samples: number; readonly tokens: number; readonly guesses: number },
+): number {
+  const { width, vocabSize } = text;
+  const tower = samples * blocksFlops({ ...text, tokens, causal: false });
+  // Nothing is pooled: the last block ends for every token.
+  const rest = samples * (tokens - 1) * product(1, width, width * (1 + 2 * text.mlpRatio));
+  return tower + rest + product(guesses, width, width + vocabSize);
 }

@@ -47,6 +47,8 @@ export interface TransformerOptions {
   readonly layers: number;
   readonly heads: number;
   readonly causal: boolean;
+  /** Tokens of each item that are not padding; default all. Not with `causal`, where what is read out sees no padding. */
+  readonly lengths?: Int32Array;
   readonly quickGelu: boolean;
   /** The token the tower reads out: one for all, or one per item. Null: all of them. */
   readonly pooledToken: number | Int32Array | null;
@@ -128,7 +130,7 @@ function afterFirstNorm(
   const { pooledToken } = options;
   const attended = moduleScope('attention', () => {
     const qkv = linear(normalised, get('attn.in_proj_weight'), get<Tensor1D>('attn.in_proj_bias')) as Tensor3D;
-    let mixed: Tensor = attention(qkv, options.heads, { causal: options.causal });
+    let mixed: Tensor = attention(qkv, options.heads, options);
     if (isLast && pooledToken !== null) {
       mixed = selectTokens(mixed as Tensor3D, pooledToken);
       skip = selectTokens(sum as Tensor3D, pooledToken);

@@ -12,7 +12,7 @@ import {
   type Variable,
 } from '../../engine/index.ts';
 import { type ParameterLookup, type RecomputeOption, recomputedBlocks } from '../clip/transformer.ts';
-import { makeVariables, type NamedVariable } from '../named-variables.ts';
+import { disposeOwn, makeVariables, type NamedVariable, type SharedVariables } from '../named-variables.ts';
 import { type Backbone, checkedPixels, newBackbone, type TowerContext } from './backbone.ts';
 import { BatchStatistics } from './batch-statistics.ts';
 import { mlp } from './mlp-head.ts';
@@ -37,6 +37,10 @@ export interface ViewModelOptions {
   readonly patchDropout?: number;
   /** Whether the weights have gradients. Default true. */
   readonly trainable?: boolean;
+  /** What the keys of the head begin with. Default `head`. */
+  readonly headKey?: string | undefined;
+  /** Parameters of models it is trained with. Default none. */
+  readonly shared?: SharedVariables | undefined;
 }
 
 /** How batch norms and patch dropout work in a forward. */
@@ -71,9 +75,13 @@ export class ViewModel {
   readonly #byName: ReadonlyMap<string, Variable>;
   readonly #tower: Omit<TowerContext, 'normalise'>;
   readonly #patchDropout: number;
+  readonly #headKey: string;
+  readonly #shared: SharedVariables | undefined;
 
   constructor(vision: VisionConfig, head: HeadConfig, options: ViewModelOptions) {
-    const { seed, precision, quickGelu, recompute = 'none', trainable = true } = options;
+    const { seed, precision, quickGelu, recompute = 'none', trainable = true, headKey = 'head', shared } = options;
+    this.#headKey = headKey;
+    this.#shared = shared;
     this.#patchDropout = options.patchDropout ?? 0;
     this.vision = vision;
     this.head = head;
@@ -85,9 +93,9 @@ export class ViewModel {
       recomputedBlocks: recomputedBlocks(recompute),
     };
     const scope = `view-model-${instances++}`;
-    const make = { seed, init: 'random', scope } as const;
-    this.parameters = makeVariables(viewParameterSpecs(vision, head), { ...make, trainable });
-    this.buffers = makeVariables(viewBufferSpecs(vision, head), { ...make, trainable: false });
+    const make = { seed, init: 'random', scope, shared } as const;
+    this.parameters = makeVariables(viewParameterSpecs(vision, head, headKey), { ...make, trainable });
+    this.buffers = makeVariables(viewBufferSpecs(vision, head, headKey), { ...make, trainable: false });
     this.#batchStatistics = new BatchStatistics(this.buffers, scope);
     if (this.#batchStatistics.length > 0) this.statistics = this.#batchStatistics;
     this.#byName = new Map([...this.parameters, ...this.buffers].map(({ name, variable }) => [name, variable]));
@@ -109,18 +117,18 @@ export class ViewModel {
   /** z = g(h), unit length, float32 [B, outputWidth]. */
   project(x_BHWC: Tensor, options: ForwardOptions): Tensor2D {
     const { head } = this;
-    if (head.kind === 'classifier') throw wrongHead('project', head);
+    if (head.kind !== 'projection' && head.kind !== 'moco') throw wrongHead('project', head);
     const context = this.#context(options);
     return tf.tidy(() => {
       const h = this.#features(x_BHWC, context);
       return moduleScope('projection head', () => {
         if (head.kind === 'moco') return this.#mocoProject(h, head, context);
-        const bias = head.batchNorm ? null : this.parameter<Tensor1D>('head.0.bias');
-        const hidden = linear(h, this.parameter<Tensor2D>('head.0.weight'), bias);
+        const bias = head.batchNorm ? null : this.#ofHead<Tensor1D>('0.bias');
+        const hidden = linear(h, this.#ofHead<Tensor2D>('0.weight'), bias);
         const activated = head.batchNorm
-          ? context.normalise([hidden], 'head.1', { activation: 'relu' })[0]!
+          ? context.normalise([hidden], `${this.#headKey}.1`, { activation: 'relu' })[0]!
           : relu(hidden);
-        const z = linear(activated, this.parameter<Tensor2D>('head.3.weight'), this.parameter<Tensor1D>('head.3.bias'));
+        const z = linear(activated, this.#ofHead<Tensor2D>('3.weight'), this.#ofHead<Tensor1D>('3.bias'));
         return l2Normalize(z) as Tensor2D;
       });
     });
@@ -133,13 +141,27 @@ export class ViewModel {
       const h = this.features(x_BHWC, options);
       return moduleScope(
         'classifier',
-        () => linear(h, this.parameter('head.weight'), this.parameter<Tensor1D>('head.bias')) as Tensor2D,
+        () => linear(h, this.#ofHead('weight'), this.#ofHead<Tensor1D>('bias')) as Tensor2D,
       );
     });
   }
 
+  /** Class scores of pairs, float32 [B, head.classes], of pixels [2 × B, …]: the first picture of every pair, then the second. */
+  classifyPairs(x_BHWC: Tensor, options: ForwardOptions): Tensor2D {
+    const { head } = this;
+    if (head.kind !== 'pair-classifier') throw wrongHead('classify pairs', head);
+    return tf.tidy(() => {
+      const [first_BD, second_BD] = tf.split(this.features(x_BHWC, options), 2, 0) as [Tensor2D, Tensor2D];
+      return moduleScope('pair classifier', () => {
+        const pair = head.combine === 'concat' ? tf.concat([first_BD, second_BD], 1) : tf.sub(second_BD, first_BD);
+        const hidden = relu(linear(pair, this.#ofHead('0.weight'), this.#ofHead<Tensor1D>('0.bias')));
+        return linear(hidden, this.#ofHead('2.weight'), this.#ofHead<Tensor1D>('2.bias')) as Tensor2D;
+      });
+    });
+  }
+
   dispose(): void {
-    for (const { variable } of [...this.parameters, ...this.buffers]) variable.dispose();
+    disposeOwn([...this.parameters, ...this.buffers], this.#shared);
     this.#batchStatistics.dispose();
   }
 
@@ -159,6 +181,8 @@ export class ViewModel {
     const patchDropout = seeds && this.#patchDropout > 0 ? { rate: this.#patchDropout, seeds } : undefined;
     return { ...this.#tower, patchDropout, normalise: this.#batchStatistics.layer(this.parameter, options) };
   }
+
+  readonly #ofHead = <T extends Tensor>(name: string): T => this.parameter(`${this.#headKey}.${name}`);
 }
 
 function wrongHead(verb: string, head: HeadConfig): CoveyError {

@@ -19,7 +19,14 @@ export type HeadConfig =
       readonly projector: HeadShape;
       readonly predictor?: HeadShape;
     }
-  | { readonly kind: 'classifier'; readonly classes: number };
+  | { readonly kind: 'classifier'; readonly classes: number }
+  | {
+      readonly kind: 'pair-classifier';
+      readonly classes: number;
+      /** How the features of a pair become one: side by side, or the second less the first. */
+      readonly combine: 'concat' | 'subtract';
+      readonly hidden: number;
+    };
 
 export type MocoHead = Extract<HeadConfig, { kind: 'moco' }>;
 type HeadShape = Omit<MlpShape, 'inputs'>;
@@ -28,31 +35,40 @@ type HeadShape = Omit<MlpShape, 'inputs'>;
  * Backbone and head. The head's numbers are those of PyTorch's `Sequential(Linear, BatchNorm1d, ReLU, Linear)`; a layer that a
  * normalisation follows has no bias of its own.
  */
-export function viewParameterSpecs(vision: VisionConfig, head: HeadConfig): ParameterSpec[] {
+export function viewParameterSpecs(vision: VisionConfig, head: HeadConfig, key = 'head'): ParameterSpec[] {
   const backbone = newBackbone(vision);
   const specs = backbone.parameterSpecs();
-  if (head.kind === 'classifier') return [...specs, ...linearSpecs('head', backbone.featureWidth, head.classes)];
+  const { featureWidth } = backbone;
+  if (head.kind === 'classifier') return [...specs, ...linearSpecs(key, featureWidth, head.classes)];
   if (head.kind === 'moco') {
-    const parts = mocoParts(backbone.featureWidth, head);
+    const parts = mocoParts(featureWidth, head);
     return [...specs, ...parts.flatMap(([prefix, shape]) => mlpParameterSpecs(prefix, shape))];
+  }
+  if (head.kind === 'pair-classifier') {
+    const inputs = head.combine === 'concat' ? 2 * featureWidth : featureWidth;
+    return [
+      ...specs,
+      ...linearSpecs(`${key}.0`, inputs, head.hidden),
+      ...linearSpecs(`${key}.2`, head.hidden, head.classes),
+    ];
   }
   return [
     ...specs,
-    ...linearSpecs('head.0', backbone.featureWidth, head.hidden, !head.batchNorm),
-    ...(head.batchNorm ? normSpecs('head.1', head.hidden) : []),
-    ...linearSpecs('head.3', head.hidden, head.width),
+    ...linearSpecs(`${key}.0`, featureWidth, head.hidden, !head.batchNorm),
+    ...(head.batchNorm ? normSpecs(`${key}.1`, head.hidden) : []),
+    ...linearSpecs(`${key}.3`, head.hidden, head.width),
   ];
 }
 
 /** Running statistics of the backbone and of the head, the backbone's fixed positions. */
-export function viewBufferSpecs(vision: VisionConfig, head: HeadConfig): ParameterSpec[] {
+export function viewBufferSpecs(vision: VisionConfig, head: HeadConfig, key = 'head'): ParameterSpec[] {
   const backbone = newBackbone(vision);
   const specs = backbone.bufferSpecs();
   if (head.kind === 'moco') {
     const parts = mocoParts(backbone.featureWidth, head);
     return [...specs, ...parts.flatMap(([prefix, shape]) => mlpBufferSpecs(prefix, shape))];
   }
-  return [...specs, ...(head.kind === 'projection' && head.batchNorm ? runningSpecs('head.1', head.hidden) : [])];
+  return [...specs, ...(head.kind === 'projection' && head.batchNorm ? runningSpecs(`${key}.1`, head.hidden) : [])];
 }
 
 /** The perceptrons of a MoCo head with the names of their keys, in the order they are run. */

@@ -111,6 +111,14 @@ describe('two views', () => {
   });
 });
 
+describe('no view', () => {
+  it('makes no pictures: samples and seeds are there all the same', async () => {
+    const [none, one] = [await loadStep(2, { views: 0 }), await loadStep(2, {})];
+    expect(none.views).toEqual([]);
+    expect({ ...none, views: one.views }).toEqual(one);
+  });
+});
+
 describe('seeds', () => {
   it('are a sample’s own: another in every sample and step, the same however the step is cut', async () => {
     const [first, second] = [await loadStep(1, {}), await loadStep(4, {}, 1)];

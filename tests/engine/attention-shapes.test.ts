@@ -72,3 +72,47 @@ describe.skipIf(!hasTorch)('attention at every block border', () => {
     expect(relativeDifference(plain.gradient, half.gradient)).toBeLessThan(3e-2);
   });
 });
+
+describe.each(hasTorch ? (['cpu', 'torch'] as const) : (['cpu'] as const))(
+  'attention with padding on engine %s',
+  (engine) => {
+    beforeAll(async () => void (await loadEngine({ engine, threads: 1 })));
+
+    it('gives a sequence what it gives it alone, whatever is in its padding, and no gradient to the padding', () => {
+      const [heads, width, tokens] = [2, 8, 6];
+      const lengths = Int32Array.from([6, 1, 4]);
+      const random = new RandomStream('padding');
+      const values = Float32Array.from({ length: 3 * tokens * 3 * width }, () => random.normal());
+      const row = 3 * width;
+      for (const half of [false, true]) {
+        const precision = half ? 'bf16' : 'fp32';
+        const qkv = tf.tidy(() => tf.variable(tf.tensor3d(values, [3, tokens, row])));
+        const recording = recordForward(() => {
+          const mixed = attention(toCompute(qkv as unknown as Tensor3D, precision), heads, { lengths });
+          // What stands in the padding is of no concern.
+          const seen = [...lengths].flatMap((length) => Array.from({ length: tokens }, (_, t) => (t < length ? 1 : 0)));
+          return [tf.mul(toFloat32(mixed), tf.tensor(seen, [3, tokens, 1]))];
+        });
+        const output = recording.outputs[0]!.dataSync<'float32'>().slice();
+        const upstream = tf.tidy(() => tf.cos(tf.reshape(tf.range(0, output.length), [3, tokens, width])));
+        recording.backward([upstream], [qkv], (_, gradient) => {
+          const slopes = gradient.dataSync<'float32'>();
+          lengths.forEach((length, b) => {
+            const at = (t: number) => slopes.slice((b * tokens + t) * row, (b * tokens + t + 1) * row);
+            for (let t = length; t < tokens; t++) expect(at(t).every((slope) => slope === 0)).toBe(true);
+            for (let t = 0; t < length; t++) expect(at(t).some((slope) => slope !== 0)).toBe(true);
+          });
+        });
+        lengths.forEach((length, b) => {
+          const own = values.slice(b * tokens * row, (b * tokens + length) * row);
+          const alone = tf.tidy(() =>
+            toFloat32(attention(toCompute(tf.tensor3d(own, [1, length, row]), precision), heads)).dataSync<'float32'>(),
+          );
+          const ours = output.slice(b * tokens * width, (b * tokens + length) * width);
+          expect(relativeDifference(alone, ours)).toBeLessThan(half ? 2e-2 : 2e-6);
+        });
+        tf.dispose([qkv, upstream]);
+      }
+    });
+  },
+);

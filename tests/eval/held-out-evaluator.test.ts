@@ -13,7 +13,7 @@ import {
   NO_ROW,
 } from '../../worker/eval/held-out-evaluator.ts';
 import { placeOf, retrievalMetrics } from '../../worker/eval/retrieval.ts';
-import { OBJECTIVE_INPUTS } from '../../worker/objectives/objective-inputs.ts';
+import { objectiveInputs } from '../../worker/objectives/objective-inputs.ts';
 import { newTrainer } from '../../worker/train/new-trainer.ts';
 import { LockstepWorld } from '../support/lockstep-world.ts';
 
@@ -169,9 +169,9 @@ describe('held-out data', () => {
     return { figures, made };
   }
 
-  function lossLane(lane: number, { objective }: RunConfig) {
+  function lossLane(lane: number, config: RunConfig) {
     const { pixels, tokens, labels: classes } = block(lane, 0);
-    const isViews = OBJECTIVE_INPUTS[objective].views === 2;
+    const isViews = objectiveInputs(config).views === 2;
     return {
       lane,
       pixels: isViews ? Uint8Array.from([...pixels, ...pixels.map((value) => 255 - value)]) : pixels,

@@ -76,14 +76,14 @@ describe('train.patchDropout', () => {
   });
 
   it('is refused for a tower without patches', () => {
-    const { train } = runConfigSchema.parse({
+    const { train, loss } = runConfigSchema.parse({
       run: 'r',
       store: 'file:///unused',
       model: 'tiny',
       data: { manifest: 'file:///unused' },
       train: { steps: 1, globalBatch: 8, lanes: 2, patchDropout: 0.5 },
     });
-    const check = (model: ModelConfig) => () => checkTowerFor({ run: 'r', objective: 'clip', train }, model);
+    const check = (model: ModelConfig) => () => checkTowerFor({ run: 'r', objective: 'clip', loss, train }, model);
     expect(check(MODEL)).not.toThrow();
     expect(check(resolveModelConfig('RN50'))).toThrow(
       /train.patchDropout is for ViTs, model.vision.kind is modified-resnet/,

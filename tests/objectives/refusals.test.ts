@@ -63,10 +63,12 @@ describe('a run is refused before any worker starts', () => {
     const evaluating = (tasks: string[], change: object = {}) =>
       parse({ eval: { everySteps: 5, datasets: [{ manifest: 'file:///a', tasks }] }, ...change }).data!;
     const zeroshot = evaluating(['health', 'zeroshot'], { objective: 'simclr' });
-    expect(() => checkEvalObjective(zeroshot, false)).toThrow(
-      /eval.datasets.0.tasks has zeroshot, which needs a text tower/,
+    expect(() => checkEvalObjective(zeroshot)).toThrow(/eval.datasets.0.tasks has zeroshot, which needs a text tower/);
+    expect(() => checkEvalObjective({ ...zeroshot, objective: 'clip' })).not.toThrow();
+    const cloze = evaluating(['knn'], { objective: 'cloze' });
+    expect(() => checkEvalObjective(cloze)).toThrow(
+      /tasks has knn, which needs an image tower; objective cloze trains none/,
     );
-    expect(() => checkEvalObjective(zeroshot, true)).not.toThrow();
     const image = await picture(1);
     const small = await makeDataset(memoryStore(), [[{ image, caption: 'one' }]]);
     await expect(checkEvalData(evaluating(['loss']), 0, small)).rejects.toThrow(/whole batches of 8.*have 1 samples/);
@@ -145,14 +147,62 @@ describe('a run is refused before any worker starts', () => {
     ]);
   });
 
+  it('where a cloze hides all or none, or mixup has no α', () => {
+    for (const maskRatio of [0, 1])
+      expect(problemsOf({ objective: 'cloze', loss: { cloze: { maskRatio } } })).toHaveLength(1);
+    expect(problemsOf({ objective: 'supervised', loss: { classes: 3, mixup: 0 } })).toHaveLength(1);
+    expect(problemsOf({ loss: { mixup: 0.2, cloze: {}, rotationPairs: {} } })).toEqual([
+      'loss.mixup is for objective supervised, objective is clip',
+      'loss.rotationPairs is for objective rotation-pairs, objective is clip',
+      'loss.cloze is for objective cloze, objective is clip',
+    ]);
+  });
+
+  it('where mixup would mix less than a lane', () => {
+    const mixup = { objective: 'supervised', loss: { classes: 3, mixup: 0.2 } };
+    expect(problemsOf(mixup, { microBatch: 2 })).toEqual([
+      "train.microBatch must be a whole lane (4) with loss.mixup, which mixes a lane's pictures, is 2; use more lanes instead",
+    ]);
+  });
+
+  it('where a joint objective has no parts, one twice, or a weight that is not positive', () => {
+    const joint = (...parts: object[]) => problemsOf({ objective: 'joint', loss: { joint: parts } });
+    expect(problemsOf({ objective: 'joint' })).toEqual([
+      'loss.joint is needed by objective joint: a list of {objective, weight}',
+    ]);
+    expect(joint({ objective: 'clip' }, { objective: 'simclr', weight: 0.5 })).toEqual([]);
+    expect(joint({ objective: 'clip' })).toHaveLength(1);
+    expect(joint({ objective: 'clip' }, { objective: 'joint' })).toHaveLength(1);
+    for (const weight of [0, -1]) expect(joint({ objective: 'clip' }, { objective: 'simclr', weight })).toHaveLength(1);
+    expect(joint({ objective: 'clip' }, { objective: 'simclr', weigth: 1 })).toHaveLength(1);
+    expect(joint({ objective: 'clip' }, { objective: 'clip' })).toEqual([
+      'loss.joint.1.objective clip is there twice; give it one weight',
+    ]);
+    expect(joint({ objective: 'clip' }, { objective: 'siglip' })).toEqual([
+      'loss.joint clip and siglip would pull one logit scale two ways; choose one',
+    ]);
+    expect(joint({ objective: 'clip' }, { objective: 'supervised' })).toEqual([
+      'loss.classes is needed by objective supervised: the number of classes, or their names',
+    ]);
+    expect(problemsOf({ loss: { joint: [{ objective: 'clip' }, { objective: 'simclr' }] } })).toEqual([
+      'loss.joint is for objective joint, objective is clip',
+    ]);
+  });
+
   it('where siglip has no bias, or another objective has one', () => {
     const check = (objective: RunConfig['objective'], model: RunConfig['model']) => () =>
-      checkModelFor({ run: 'r', objective }, resolveModelConfig(model));
+      checkModelFor({ run: 'r', objective, loss: parse({}).data!.loss }, resolveModelConfig(model));
     const withBias = { preset: 'tiny', initLogitBias: -10 };
     expect(check('siglip', 'tiny')).toThrow(/model.initLogitBias is needed by objective siglip/);
     expect(check('siglip', withBias)).not.toThrow();
     expect(check('clip', withBias)).toThrow(/is for objective siglip, objective is clip/);
     expect(check('clip', 'tiny')).not.toThrow();
+    const { loss } = parse({ objective: 'joint', loss: { joint: [{ objective: 'siglip' }, { objective: 'simclr' }] } })
+      .data!;
+    const joint = (model: RunConfig['model']) => () =>
+      checkModelFor({ run: 'r', objective: 'joint', loss }, resolveModelConfig(model));
+    expect(joint('tiny')).toThrow(/is needed by objective siglip/);
+    expect(joint(withBias)).not.toThrow();
   });
 
   it('where batch norms would see a part of a lane, or one value', () => {

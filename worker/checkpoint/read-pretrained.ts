@@ -1,4 +1,5 @@
 import type { RunConfig } from '../../common/config/run-config.ts';
+import { CoveyError } from '../../common/errors.ts';
 import type { ObjectStore } from '../../common/objectstore/object-store.ts';
 import { weightShapes } from '../../models/clip/parameter-shapes.ts';
 import { backboneWeights, type Pretrained } from '../../models/formats/pretrained.ts';
@@ -15,7 +16,7 @@ export interface CheckpointSource {
 }
 
 /**
- * What a run has learnt, as loaders give it: a CLIP where it trained a text tower, else the image tower alone. Heads and whatever else
+ * What a run has learnt, as loaders give it: a CLIP where it trained both towers, else the image tower alone. Heads and whatever else
  * only training needs are left out.
  * @param openStore opens the store of the tokenizer, where the run has one of its own
  */
@@ -29,7 +30,10 @@ export async function readPretrained(
   const config = resolveModelConfig(source.config.model);
   const stored = await readWeights(source.store, source.manifest, source.weights, signal);
   const all = new Map([...stored].map(([name, { values }]) => [name, values]));
-  if (!all.has('token_embedding.weight')) {
+  if (!all.has('text_projection')) {
+    if (!all.has('visual.conv1.weight')) {
+      throw new CoveyError('UNSUPPORTED', 'Cannot export the run: it trained no image tower');
+    }
     const { vision, quickGelu } = config;
     return { kind: 'backbone', vision, quickGelu, preprocess, weights: backboneWeights(vision, all) };
   }

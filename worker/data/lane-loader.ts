@@ -26,7 +26,7 @@ export interface LaneLoaderOptions {
   /** `side` 0: from the file each time. Otherwise decoded once to side×side, kept in at most `bytesMax`. */
   readonly decoded: { readonly side: number; readonly bytesMax: number };
   readonly pixelsMax: number;
-  /** Augmented pictures per sample, each with randomness of its own. Default 1. */
+  /** Augmented pictures per sample, each with randomness of its own; with 0 no picture is read. Default 1. */
   readonly views?: number;
   /** False: no captions, `tokens` are empty. Default true. */
   readonly captions?: boolean;
@@ -241,6 +241,7 @@ export class LaneLoader {
     const fromDecoded = (decoded: Uint8Array) => {
       for (const [view, pixels] of views.entries()) this.#transform.fromDecoded(decoded, identities[view]!, pixels);
     };
+    if (views.length === 0) return undefined;
     const kept = this.#decoded?.peek(sampleIndex);
     if (kept !== undefined) {
       const begin = performance.now();

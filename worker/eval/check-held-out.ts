@@ -2,6 +2,7 @@ import type { EvalDatasetConfig } from '../../common/config/eval-config.ts';
 import type { RunConfig } from '../../common/config/run-config.ts';
 import { CoveyError } from '../../common/errors.ts';
 import type { Dataset } from '../data/dataset.ts';
+import { objectiveInputs, trainsBothTowers } from '../objectives/objective-inputs.ts';
 
 /** Samples of a held-out dataset that are looked at: the first ones. */
 export function samplesOf(dataset: Dataset, { samplesMax }: EvalDatasetConfig): number {
@@ -13,11 +14,22 @@ export function samplesOf(dataset: Dataset, { samplesMax }: EvalDatasetConfig): 
  * it trains.
  * @throws CoveyError CONFIG_INVALID
  */
-export function checkEvalObjective({ run, eval: { datasets }, objective }: RunConfig, hasTextTower: boolean): void {
+export function checkEvalObjective(config: RunConfig): void {
+  const {
+    run,
+    eval: { datasets },
+    objective,
+  } = config;
+  const [hasImageTower, hasBothTowers] = [objectiveInputs(config).views > 0, trainsBothTowers(config)];
   for (const [i, { tasks }] of datasets.entries()) {
-    const wrong = tasks.find((task) => task === 'zeroshot' || task === 'retrieval');
-    if (wrong === undefined || hasTextTower) continue;
-    const reason = `has ${wrong}, which needs a text tower; objective ${objective} trains none: choose knn, probe, loss or health`;
+    const ofPictures = tasks.find((task) => task !== 'loss');
+    if (ofPictures !== undefined && !hasImageTower) {
+      const reason = `has ${ofPictures}, which needs an image tower; objective ${objective} trains none: choose loss`;
+      throw invalid(run, `eval.datasets.${i}.tasks`, reason);
+    }
+    const ofPairs = tasks.find((task) => task === 'zeroshot' || task === 'retrieval');
+    if (ofPairs === undefined || hasBothTowers) continue;
+    const reason = `has ${ofPairs}, which needs a text tower; objective ${objective} trains none: choose knn, probe, loss or health`;
     throw invalid(run, `eval.datasets.${i}.tasks`, reason);
   }
 }

@@ -7,6 +7,7 @@ import {
   type LaneEncoderOptions,
   type LaneInput,
   labelsOf,
+  seedsOf,
 } from '../train/lane-encoder.ts';
 import { LaneGather } from '../train/lane-gather.ts';
 import { LearntScalars } from '../train/learnt-scalars.ts';
@@ -87,7 +88,8 @@ export class HeldOutLoss {
 
   #laneOf(input: LaneInput, { outputs }: EncodedLane): Lane {
     const { laneBatch } = this.#options;
-    return { samples: { begin: input.lane * laneBatch, count: laneBatch }, outputs, labels: labelsOf(input) };
+    const samples = { begin: input.lane * laneBatch, count: laneBatch };
+    return { samples, outputs, labels: labelsOf(input), seeds: seedsOf(input, laneBatch) };
   }
 
   /** The caller disposes `gathered`. */

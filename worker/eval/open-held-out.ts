@@ -7,7 +7,7 @@ import { type Dataset, openDataset, splitManifestUrl } from '../data/dataset.ts'
 import { LaneLoader, sharedLaneBuffers } from '../data/lane-loader.ts';
 import { createPlan } from '../data/plan.ts';
 import type { ShardCache } from '../data/shard-cache.ts';
-import { OBJECTIVE_INPUTS } from '../objectives/objective-inputs.ts';
+import { objectiveInputs } from '../objectives/objective-inputs.ts';
 import { checkEvalData, checkEvalObjective } from './check-held-out.ts';
 import type { EvaluatedDataset, LossBatches } from './evaluation.ts';
 import { HeldOutData, type OpenedDataset } from './held-out-data.ts';
@@ -28,7 +28,7 @@ export async function openHeldOut(
   modules: HeldOutModules,
   signal?: AbortSignal,
 ): Promise<EvaluatedDataset[]> {
-  checkEvalObjective(config, OBJECTIVE_INPUTS[config.objective].captions);
+  checkEvalObjective(config);
   const opened: EvaluatedDataset[] = [];
   for (const [i, held] of config.eval.datasets.entries()) {
     const test = await openOne(held.manifest, modules, signal);
@@ -71,7 +71,7 @@ function lossBatches(
   modules: HeldOutModules,
 ): LossBatches {
   const { data, train, seed, loss } = config;
-  const { views, captions } = OBJECTIVE_INPUTS[config.objective];
+  const { views, captions } = objectiveInputs(config);
   const { dataset, cache, samplesMax = dataset.sampleCount } = test;
   const plan = createPlan({
     manifestSha256: dataset.sha256,

@@ -1,3 +1,4 @@
+import { objectiveParts } from '../../common/config/loss-config.ts';
 import { isMoco } from '../../common/config/moco-config.ts';
 import type { ModelConfig, RunConfig } from '../../common/config/run-config.ts';
 import { isVit } from '../../common/config/vision-config.ts';
@@ -10,9 +11,10 @@ import { OBJECTIVE_INPUTS } from './objective-inputs.ts';
  * @throws CoveyError CONFIG_INVALID
  */
 export function checkTowerFor(
-  { run, objective, train }: Pick<RunConfig, 'run' | 'objective' | 'train'>,
+  config: Pick<RunConfig, 'run' | 'objective' | 'loss' | 'train'>,
   model: ModelConfig,
 ): void {
+  const { run, train } = config;
   const { globalBatch, lanes, microBatch, patchDropout } = train;
   const laneBatch = globalBatch / lanes;
   const refuse = (path: string, message: string, value: unknown): never => {
@@ -29,9 +31,11 @@ export function checkTowerFor(
     const message = `must be a whole lane (${laneBatch}) with a ${kind}, whose batch norms' statistics are a lane's, is ${microBatch}; use more lanes instead`;
     refuse('train.microBatch', message, microBatch);
   }
-  // MoCo encodes each view by itself.
-  const views = isMoco(objective) ? 1 : OBJECTIVE_INPUTS[objective].views;
-  const values = views * laneBatch * batchNormPlaces;
+  // Each part of a joint objective goes through the tower by itself, and so does each view of MoCo.
+  const views = objectiveParts(config).map(({ objective }) =>
+    isMoco(objective) ? 1 : OBJECTIVE_INPUTS[objective].views,
+  );
+  const values = Math.min(...views.filter((count) => count > 0)) * laneBatch * batchNormPlaces;
   if (values < 2) {
     const message = `leaves the last batch norms of this ${kind} one value per channel, which has no variance: use fewer lanes or larger pictures`;
     refuse('train.lanes', message, lanes);

@@ -1,3 +1,4 @@
+import { objectiveParts } from '../../common/config/loss-config.ts';
 import type { RunConfig } from '../../common/config/run-config.ts';
 import { OBJECTIVE_INPUTS } from './objective-inputs.ts';
 
@@ -5,9 +6,15 @@ import { OBJECTIVE_INPUTS } from './objective-inputs.ts';
 const WEAK_CROP = 0.5;
 
 /** Why the views of a two-view objective are nearly the same picture, so that telling them from others teaches little; or undefined. */
-export function weakViews({ objective, data }: Pick<RunConfig, 'objective' | 'data'>): string | undefined {
+export function weakViews(config: Pick<RunConfig, 'objective' | 'loss' | 'data'>): string | undefined {
+  const { objective, data } = config;
   const { recipe, scale, colorJitter, jitter } = data.augment;
-  if (OBJECTIVE_INPUTS[objective].views < 2 || scale[0] < WEAK_CROP || colorJitter > 0 || jitter !== undefined)
+  if (
+    objectiveParts(config).every((part) => OBJECTIVE_INPUTS[part.objective].views < 2) ||
+    scale[0] < WEAK_CROP ||
+    colorJitter > 0 ||
+    jitter !== undefined
+  )
     return undefined;
   return `objective ${objective} compares two views of a picture, and data.augment leaves them nearly alike (${recipe === undefined ? 'no recipe' : `recipe ${recipe}`}, crops of ${scale[0]} to ${scale[1]} of the area, no colour jitter); name its recipe, e.g. data.augment.recipe: simclr`;
 }

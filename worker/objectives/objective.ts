@@ -40,7 +40,7 @@ export interface LaneStatistics {
 
 /** What an objective takes of every sample. */
 export interface ObjectiveInputs {
-  /** Augmented pictures per sample. */
+  /** Augmented pictures per sample; 0: no picture is even read. */
   readonly views: number;
   readonly captions: boolean;
   /** A class, as an index. */
@@ -103,6 +103,8 @@ export interface Lane {
   readonly outputs: readonly Tensor[];
   /** Classes of its samples; empty without labels. */
   readonly labels: Int32Array;
+  /** Seeds of its samples: see `EncoderInput`. */
+  readonly seeds: Uint32Array;
 }
 
 export interface LaneGradients {

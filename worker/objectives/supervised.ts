@@ -1,11 +1,18 @@
-import { type Engine, type Tensor, type Tensor1D, type Tensor2D, tf } from '../../engine/index.ts';
+import type { Engine, Tensor, Tensor2D } from '../../engine/index.ts';
 import type { ViewModel } from '../../models/vision/view-model.ts';
+import { laneMixing, mixed } from './mixup.ts';
 import type { EncoderInput, GlobalBatch, Lane, LaneGradients, Objective } from './objective.ts';
 import { OBJECTIVE_INPUTS } from './objective-inputs.ts';
-import { hostSum } from './tiles.ts';
+import { smoothedTargets, softmaxLoss } from './softmax-loss.ts';
+
+export interface SupervisedOptions {
+  readonly labelSmoothing: number;
+  /** α of mixup's Beta(α, α); undefined: pictures as they are. */
+  readonly mixup?: number | undefined;
+}
 
 /**
- * Softmax classification with label smoothing ε (Szegedy et al. 2016, §7; PyTorch's `label_smoothing`):
+ * Softmax classification with label smoothing ε (Szegedy et al. 2016, §7; PyTorch's `label_smoothing`), of mixed pictures where wanted:
  *
  *   L = −1/N Σ_i Σ_k q_ik log p_ik,  q = (1 − ε)·[k = y] + ε/K,  ∂/∂logit = p − q
  *
@@ -16,42 +23,39 @@ export class SupervisedObjective implements Objective {
   readonly outputs: Objective['outputs'];
   readonly exchanged = [];
   readonly scalars = [];
-  /** Share of samples whose largest logit is their class's. */
+  /** Share of samples whose largest logit is their class's; of a mixed one each class counts with its share, as in mixup's code. */
   readonly metrics = ['top1_accuracy'];
-  readonly #labelSmoothing: number;
+  readonly #options: SupervisedOptions;
   readonly #engine: Engine;
   readonly #model: ViewModel;
 
-  constructor(
-    options: { readonly labelSmoothing: number },
-    modules: { readonly engine: Engine; readonly model: ViewModel },
-  ) {
-    this.#labelSmoothing = options.labelSmoothing;
+  constructor(options: SupervisedOptions, modules: { readonly engine: Engine; readonly model: ViewModel }) {
+    this.#options = options;
     this.#engine = modules.engine;
     this.#model = modules.model;
     this.outputs = [{ name: 'logits', perSample: 1, width: modules.model.outputWidth, gathered: false }];
   }
 
-  encode({ pixels_BHWC, dropSeeds: seeds }: EncoderInput): Tensor[] {
-    return [this.#model.classify(pixels_BHWC, { training: true, seeds })];
+  encode({ pixels_BHWC, seeds, dropSeeds }: EncoderInput): Tensor[] {
+    const { mixup } = this.#options;
+    const shown_BHWC = mixup === undefined ? pixels_BHWC : mixed(pixels_BHWC, laneMixing(seeds, mixup));
+    return [this.#model.classify(shown_BHWC, { training: true, seeds: dropSeeds })];
   }
 
   exchange(): void {}
 
-  laneGradients(_batch: GlobalBatch, { outputs: [logits], labels }: Lane): LaneGradients {
-    let lossSum = 0;
+  laneGradients(_batch: GlobalBatch, { outputs: [logits], labels, seeds }: Lane): LaneGradients {
+    const { labelSmoothing, mixup } = this.#options;
+    const mixing = mixup === undefined ? undefined : laneMixing(seeds, mixup);
+    const plain_RK = smoothedTargets(labels, this.#model.outputWidth, labelSmoothing);
+    const target_RK = mixing === undefined ? plain_RK : (mixed(plain_RK, mixing) as Tensor2D);
+    if (mixing !== undefined) plain_RK.dispose();
+    const { dLogits_RK, lossSum, best_R } = softmaxLoss(this.#engine, logits!, target_RK);
     let correct = 0;
-    const dLogits_RK = tf.tidy(() => {
-      const logits_RK = logits as Tensor2D;
-      const classes = logits_RK.shape[1];
-      const label_R = tf.tensor1d(labels, 'int32');
-      const epsilon = this.#labelSmoothing;
-      const target_RK = tf.add(tf.mul(tf.oneHot(label_R, classes), 1 - epsilon), epsilon / classes);
-      const logP_RK = tf.logSoftmax(logits_RK);
-      lossSum = -hostSum(this.#engine, tf.sum(tf.mul(target_RK, logP_RK), 1) as Tensor1D);
-      const best = tf.argMax(logits_RK, 1).dataSync();
-      correct = labels.filter((label, row) => label === best[row]).length;
-      return tf.sub(tf.exp(logP_RK), target_RK);
+    labels.forEach((label, row) => {
+      const own = mixing?.share[row] ?? 1;
+      const other = labels[mixing?.partner[row] ?? row];
+      correct += (label === best_R[row] ? own : 0) + (other === best_R[row] ? 1 - own : 0);
     });
     return { dOutputs: [dLogits_RK], lossSum, dScalars: [], metricSums: [correct] };
   }

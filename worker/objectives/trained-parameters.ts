@@ -1,24 +1,44 @@
-import { isMoco, type MocoObjective, type MocoOptions, mocoOptions } from '../../common/config/moco-config.ts';
+import {
+  clozeOf,
+  type LossConfig,
+  objectiveParts,
+  rotationPairsOf,
+  type SingleObjective,
+} from '../../common/config/loss-config.ts';
+import { type MocoObjective, type MocoOptions, mocoOptions } from '../../common/config/moco-config.ts';
 import type { ModelConfig, RunConfig } from '../../common/config/run-config.ts';
 import { isVit, type VisionConfig } from '../../common/config/vision-config.ts';
 import { parameterSpecs } from '../../models/clip/parameter-shapes.ts';
 import type { ParameterSpec } from '../../models/parameter-spec.ts';
+import { clozeParameterSpecs } from '../../models/text/cloze-shapes.ts';
 import { newBackbone } from '../../models/vision/backbone.ts';
 import { type HeadConfig, viewParameterSpecs } from '../../models/vision/view-shapes.ts';
-import { OBJECTIVE_INPUTS } from './objective-inputs.ts';
+import { type ObjectiveChoice, QUARTER_TURNS } from './objective-inputs.ts';
 
 /** The head that an objective without captions puts on the backbone; the schema has made sure that a classifier has classes. */
-export function headOf(
-  { objective, loss }: Pick<RunConfig, 'objective' | 'loss'>,
-  { vision }: ModelConfig,
-): HeadConfig {
+export function headOf(objective: SingleObjective, loss: LossConfig, { vision }: ModelConfig): HeadConfig {
   const { classes = 0, projection } = loss;
-  if (objective === 'supervised') {
-    return { kind: 'classifier', classes: typeof classes === 'number' ? classes : classes.length };
-  }
   const { featureWidth } = newBackbone(vision);
-  if (isMoco(objective)) return mocoHead(objective, mocoOptions(objective, loss.moco), vision);
-  return { kind: 'projection', ...projection, hidden: projection.hidden ?? featureWidth };
+  switch (objective) {
+    case 'supervised':
+      return { kind: 'classifier', classes: typeof classes === 'number' ? classes : classes.length };
+    case 'rotation':
+      return { kind: 'classifier', classes: QUARTER_TURNS };
+    case 'rotation-pairs': {
+      const { combine, hidden = featureWidth } = rotationPairsOf(loss);
+      return { kind: 'pair-classifier', classes: QUARTER_TURNS, combine, hidden };
+    }
+    case 'moco-v2':
+    case 'moco-v3':
+      return mocoHead(objective, mocoOptions(objective, loss.moco), vision);
+    default:
+      return { kind: 'projection', ...projection, hidden: projection.hidden ?? featureWidth };
+  }
+}
+
+/** What the keys of that head begin with; where several objectives share a backbone, each has its own. */
+export function headKeyOf(part: SingleObjective, { objective }: Pick<RunConfig, 'objective'>): string {
+  return objective === 'joint' ? `${part}.head` : 'head';
 }
 
 /**
@@ -46,7 +66,19 @@ export function keyHeadOf(head: HeadConfig): HeadConfig {
 }
 
 /** Every parameter that a run trains, in order, without allocating one. */
-export function parameterSpecsFor(config: Pick<RunConfig, 'objective' | 'loss'>, model: ModelConfig): ParameterSpec[] {
-  if (OBJECTIVE_INPUTS[config.objective].captions) return parameterSpecs(model, 0);
-  return viewParameterSpecs(model.vision, headOf(config, model));
+export function parameterSpecsFor(config: ObjectiveChoice, model: ModelConfig): ParameterSpec[] {
+  const all = objectiveParts(config).flatMap(({ objective }) => partSpecs(objective, config, model));
+  return [...new Map(all.map((spec) => [spec.name, spec])).values()];
+}
+
+function partSpecs(part: SingleObjective, config: ObjectiveChoice, model: ModelConfig): ParameterSpec[] {
+  switch (part) {
+    case 'clip':
+    case 'siglip':
+      return parameterSpecs(model, 0);
+    case 'cloze':
+      return clozeParameterSpecs(model, clozeOf(config.loss));
+    default:
+      return viewParameterSpecs(model.vision, headOf(part, config.loss, model), headKeyOf(part, config));
+  }
 }

@@ -1,9 +1,10 @@
+import { objectiveParts } from '../../common/config/loss-config.ts';
 import type { RunConfig } from '../../common/config/run-config.ts';
 import { CoveyError } from '../../common/errors.ts';
 import { type EngineName, engineCapabilities } from '../../engine/capabilities.ts';
 import { stepCost } from '../../models/clip/step-cost.ts';
 import { resolveModelConfig } from '../../models/model-config.ts';
-import { OBJECTIVE_INPUTS } from '../objectives/objective-inputs.ts';
+import { encodedPictures, objectiveInputs } from '../objectives/objective-inputs.ts';
 import { parameterSpecsFor } from '../objectives/trained-parameters.ts';
 
 /** A step longer than this is a mistake, not a run: leases and collectives would time out around it. */
@@ -28,7 +29,10 @@ export interface EngineVerdict {
 export function checkEngineFor(config: RunConfig, engine: EngineName): EngineVerdict {
   const { multiplyAddsPerSecond, memoryBytesMax, precisions, threads, train } = engineCapabilities(engine);
   const model = resolveModelConfig(config.model);
-  const cost = stepCost(model, parameterSpecsFor(config, model), OBJECTIVE_INPUTS[config.objective]);
+  const parts = objectiveParts(config).map(({ objective }) => objective);
+  const views = parts.reduce((sum, part) => sum + encodedPictures(part).learnt, 0);
+  const { captions } = objectiveInputs(config);
+  const cost = stepCost(model, parameterSpecsFor(config, model), { views, captions });
   const samples = config.train.globalBatch / config.workers.expected;
   const secondsPerStep = (cost.multiplyAddsPerSample * samples) / multiplyAddsPerSecond;
   const floats = FLOATS_PER_PARAMETER + (config.train.ema ? 1 : 0);

@@ -14,7 +14,7 @@ import { learningRate } from '../../models/schedule.ts';
 import { SyncCollectives } from '../collectives/sync-collectives.ts';
 import { EvaluationThread } from '../eval/evaluation-thread.ts';
 import type { TrainedModel } from '../objectives/objective.ts';
-import { OBJECTIVE_INPUTS } from '../objectives/objective-inputs.ts';
+import { objectiveInputs } from '../objectives/objective-inputs.ts';
 import type { BlockingCollectives } from './blocking-collectives.ts';
 import { SoloCollectives } from './blocking-collectives.ts';
 import {
@@ -116,11 +116,12 @@ class ComputeThread {
 
   /** Where the config leaves it to the worker: what fits in its memory. */
   #fitMicroBatch(trainer: LaneTrainer): FittedMicroBatch {
-    const { objective, train } = this.#setup.config;
+    const { config, model } = this.#setup;
+    const { train } = config;
     if (train.microBatch !== 'auto') return { microBatch: trainer.microBatch, trials: [] };
     const laneBatch = train.globalBatch / train.lanes;
-    const inputs = OBJECTIVE_INPUTS[objective];
-    const [lane] = syntheticLanes(this.#setup.model, { lanes: 1, laneBatch, inputs });
+    const inputs = objectiveInputs(config);
+    const [lane] = syntheticLanes(model, { lanes: 1, laneBatch, inputs });
     const { memoryBytesMax } = train;
     return fitMicroBatch({ laneBatch, memoryBytesMax }, { trainer, engine: this.#engine, lane: lane! });
   }

@@ -8,7 +8,7 @@ import type { ModelDescription } from '../../models/formats/model-description.ts
 import { assignAll } from '../../models/named-variables.ts';
 import { backboneSpecs } from '../../models/vision/backbone.ts';
 import type { TrainedModel } from '../objectives/objective.ts';
-import { OBJECTIVE_INPUTS } from '../objectives/objective-inputs.ts';
+import { objectiveInputs, trainsBothTowers } from '../objectives/objective-inputs.ts';
 
 /** By the names of parameters and buffers; what is not there keeps the values of the seed. */
 export type InitialWeights = ReadonlyMap<string, Float32Array>;
@@ -21,20 +21,24 @@ const WEIGHT_FILE = /\.(safetensors|pt|pth|bin)$/;
  * @throws CoveyError CONFIG_INVALID naming in what the model differs from the run's; whatever the reading of weights throws
  */
 export async function loadInitialWeights(
-  config: Pick<RunConfig, 'objective' | 'train'>,
+  config: Pick<RunConfig, 'objective' | 'loss' | 'train'>,
   model: ModelConfig,
   openStore: (url: string) => Promise<ObjectStore>,
   signal: AbortSignal,
 ): Promise<InitialWeights | undefined> {
   const { initFrom } = config.train;
   if (initFrom === undefined) return undefined;
+  if (objectiveInputs(config).views === 0) {
+    const message = `objective ${config.objective} trains no image tower`;
+    throw new CoveyError('UNSUPPORTED', `Cannot begin with the weights of train.initFrom: ${message}`);
+  }
   const { folder, weightsFile } = splitUrl(initFrom);
   const store = await openStore(folder);
   try {
     const { imageSize } = model.vision;
     const options = { imageSize, quickGelu: model.quickGelu, ...(weightsFile === undefined ? {} : { weightsFile }) };
     const { description, weights } = await loadWeights(storeFiles(store, '', signal), options);
-    const { captions } = OBJECTIVE_INPUTS[config.objective];
+    const captions = trainsBothTowers(config);
     checkAgreement(description, model, { captions, initFrom });
     return chosen(weights, namesOf(description, model, captions));
   } finally {

@@ -155,7 +155,8 @@ export class LaneEncoder {
     const { laneBatch, imageSide, mean, std, precision } = this.#options;
     const { views } = this.#objective.inputs;
     const own = inputOfChunk(input, laneBatch, chunk, views);
-    const { tokens, seeds = new Uint32Array(chunk.count) } = own;
+    const { tokens } = own;
+    const seeds = seedsOf(own, chunk.count);
     const dropSeeds = this.#options.heldOut ? undefined : seeds;
     const shape: [number, number, number, number] = [views * chunk.count, imageSide, imageSide, 3];
     const pixels_BHWC = rootScope('host copies', () => pixelsToTensor(own.pixels, shape, { mean, std, precision }));
@@ -171,6 +172,10 @@ export class LaneEncoder {
     this.#statistics?.read(statistics);
     return statistics;
   }
+}
+
+export function seedsOf({ seeds }: LaneInput, laneBatch: number): Uint32Array {
+  return seeds ?? new Uint32Array(laneBatch);
 }
 
 const NO_LABELS = new Int32Array(0);

@@ -15,7 +15,7 @@ import { type BlockingCollectives, NOBODY } from './blocking-collectives.ts';
 import { type FlatLayout, flatLayout } from './flat-layout.ts';
 import { GatheredOutputs } from './gathered-outputs.ts';
 import { GradientSink } from './gradient-sink.ts';
-import { type EncodedLane, LaneEncoder, type LaneInput, labelsOf } from './lane-encoder.ts';
+import { type EncodedLane, LaneEncoder, type LaneInput, labelsOf, seedsOf } from './lane-encoder.ts';
 import { LaneGather, sharedFloats } from './lane-gather.ts';
 import { type LaneSchedule, laneSchedule } from './lane-schedule.ts';
 import { LearntScalars } from './learnt-scalars.ts';
@@ -238,7 +238,7 @@ export class LaneTrainer {
 
   #laneOf(input: LaneInput, { outputs }: EncodedLane): Lane {
     const samples = { begin: input.lane * this.#laneBatch, count: this.#laneBatch };
-    return { samples, outputs, labels: labelsOf(input) };
+    return { samples, outputs, labels: labelsOf(input), seeds: seedsOf(input, this.#laneBatch) };
   }
 
   /** A lane's backward, into the sink. Disposes the objective's gradients. */

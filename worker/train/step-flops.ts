@@ -1,28 +1,46 @@
+import { type ClozeConfig, clozeOf, objectiveParts, type SingleObjective } from '../../common/config/loss-config.ts';
 import type { ModelConfig, RunConfig } from '../../common/config/run-config.ts';
-import { backboneFlops, laneFlops, type StepFlops } from '../../models/clip/step-flops.ts';
+import { backboneFlops, clozeFlops, laneFlops, type StepFlops } from '../../models/clip/step-flops.ts';
 import { textBatch } from '../../models/clip/text-tower.ts';
-import { OBJECTIVE_INPUTS } from '../objectives/objective-inputs.ts';
+import { encodedPictures } from '../objectives/objective-inputs.ts';
 
-/** The matrix products of these lanes' step. Where there are no captions: of the backbone alone, beside which head and loss are little. */
+/**
+ * The matrix products of these lanes' step, of all parts of what is learnt. Where there are no captions: of the backbone alone, beside which
+ * head and loss are little.
+ */
 export function stepFlops(
-  { objective, train }: Pick<RunConfig, 'objective' | 'train'>,
+  config: Pick<RunConfig, 'objective' | 'loss' | 'train'>,
   model: ModelConfig,
   lanes: readonly { readonly tokens: Int32Array }[],
 ): StepFlops {
-  const { views, captions } = OBJECTIVE_INPUTS[objective];
-  if (captions) return lanesFlops(model, train.globalBatch, lanes, train.patchDropout);
-  const pictures = train.globalBatch / train.lanes;
-  const { forward, backward } = backboneFlops(model.vision, pictures, train.patchDropout);
-  const { learnt, keys } = encodedViews(objective, views);
-  const imageForward = lanes.length * (learnt * forward + keys * backboneFlops(model.vision, pictures).forward);
-  const imageBackward = lanes.length * learnt * backward;
-  return { ...NOTHING, imageForward, imageBackward, total: imageForward + imageBackward };
+  const { globalBatch, lanes: laneCount, patchDropout } = config.train;
+  const ofPart = (objective: SingleObjective): StepFlops => {
+    if (objective === 'clip' || objective === 'siglip') return lanesFlops(model, globalBatch, lanes, patchDropout);
+    if (objective === 'cloze') return lanesClozeFlops(model, clozeOf(config.loss), lanes);
+    const pictures = globalBatch / laneCount;
+    const { forward, backward } = backboneFlops(model.vision, pictures, patchDropout);
+    const { learnt, keys } = encodedPictures(objective);
+    const imageForward = lanes.length * (learnt * forward + keys * backboneFlops(model.vision, pictures).forward);
+    const imageBackward = lanes.length * learnt * backward;
+    return { ...NOTHING, imageForward, imageBackward, total: imageForward + imageBackward };
+  };
+  return objectiveParts(config)
+    .map(({ objective }) => ofPart(objective))
+    .reduce(sum, NOTHING);
 }
 
-/** How many views of a sample are encoded for a backward, and how many by a momentum encoder, which has none. */
-function encodedViews(objective: RunConfig['objective'], views: number): { learnt: number; keys: number } {
-  if (objective === 'moco-v2') return { learnt: 1, keys: 1 };
-  return { learnt: views, keys: objective === 'moco-v3' ? views : 0 };
+function lanesClozeFlops(
+  { text }: ModelConfig,
+  { maskRatio }: ClozeConfig,
+  lanes: readonly { readonly tokens: Int32Array }[],
+): StepFlops {
+  const textForward = lanes.reduce((flops, { tokens }) => {
+    const samples = tokens.length / text.contextLength;
+    const batch = textBatch(tokens, samples, text);
+    const words = batch.ends.reduce((total, end) => total + Math.max(0, end - 1), 0);
+    return flops + clozeFlops(text, { samples, tokens: batch.tokens, guesses: Math.round(maskRatio * words) });
+  }, 0);
+  return { ...NOTHING, textForward, textBackward: 2 * textForward, total: 3 * textForward };
 }
 
 /** The matrix products of a step over these lanes, after the captions as they are: see `laneFlops`. */

@@ -7,7 +7,7 @@ import type { Tokenizer } from '../../../models/tokenizer/tokenizer.ts';
 import { LaneLoader, sharedLaneBuffers } from '../../../worker/data/lane-loader.ts';
 import { createPlan } from '../../../worker/data/plan.ts';
 import type { TrainedModel } from '../../../worker/objectives/objective.ts';
-import { OBJECTIVE_INPUTS } from '../../../worker/objectives/objective-inputs.ts';
+import { objectiveInputs } from '../../../worker/objectives/objective-inputs.ts';
 import { SoloCollectives } from '../../../worker/train/blocking-collectives.ts';
 import { newTrainer } from '../../../worker/train/new-trainer.ts';
 import { type IconPictures, withCategories } from './icon-pictures.ts';
@@ -51,7 +51,7 @@ export function newLoader(
   { data, train, seed, objective, loss, model }: RunConfig,
   { icons, tokenizer }: TrainingModules,
 ): LaneLoader {
-  const { views, captions, labels } = OBJECTIVE_INPUTS[objective];
+  const { views, captions, labels } = objectiveInputs({ objective, loss });
   const plan = createPlan({
     manifestSha256: icons.train.sha256,
     shardSampleCounts: icons.train.shardSampleCounts,
