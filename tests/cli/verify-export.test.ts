@@ -6,6 +6,7 @@ import { compareOnnx } from '../../cli/verify/compare-onnx.ts';
 import { compareTfjs } from '../../cli/verify/compare-tfjs.ts';
 import { referenceEmbeddings } from '../../cli/verify/reference-embeddings.ts';
 import { iconVerifySamples, type VerifySamples } from '../../cli/verify/verify-samples.ts';
+import type { VisionConfig } from '../../common/config/run-config.ts';
 import { RandomStream } from '../../common/random.ts';
 import { type Engine, loadEngine } from '../../engine/index.ts';
 import { initialValues } from '../../models/clip/initial-values.ts';
@@ -147,8 +148,43 @@ describe.skipIf(!hasOrt)('ViT layouts that are not CLIP’s', { timeout: 120_000
     for (const one of found) expect(one.maxAbsDifference, JSON.stringify(one)).toBeLessThanOrEqual(TOLERANCE);
   });
 
-  it('and ResNets are refused with the reason', async () => {
-    const vision = { kind: 'resnet', imageSize: 32, depth: 18 } as const;
+  it.each([
+    ['18 layers for small pictures', { depth: 18, stem: 'cifar', width: 8 }],
+    ['50 layers for large ones', { depth: 50, stem: 'imagenet', width: 8 }],
+  ] as const)('nor ViTs at all: a ResNet of %s', async (name, options) => {
+    const vision = { kind: 'resnet', imageSize: 32, ...options } as const;
+    const weights = new Map(
+      backboneSpecs(vision).map((spec) => {
+        const noise = new RandomStream(4, spec.name);
+        // Variances stay positive.
+        const moved = (value: number) =>
+          spec.name.endsWith('running_var') ? value + noise.uniform() : value + noise.normal(0, 0.02);
+        return [spec.name, initialValues(spec, 4).map(moved)];
+      }),
+    );
+    const preprocess = { mean: [0.48, 0.46, 0.41], std: [0.27, 0.26, 0.28] } as const;
+    const model = { kind: 'backbone', vision, quickGelu: false, weights, preprocess } as const;
+    expect(fittingFormats(model)).toEqual(['onnx', 'tfjs', 'covey']);
+    const folder = path.join(dir, name);
+    await exportOnnx(folder, model, '0');
+    await exportTfjs(folder, model, '0');
+    const reference = referenceEmbeddings(model, samples);
+    const found = [
+      ...(await compareOnnx(folder, model, reference, TOLERANCE)),
+      ...(await compareTfjs(folder, model, reference, TOLERANCE)),
+    ];
+    expect(found.map(({ format }) => format)).toEqual(['onnx', 'tfjs']);
+    for (const one of found) expect(one.maxAbsDifference, JSON.stringify(one)).toBeLessThanOrEqual(TOLERANCE);
+  });
+
+  it('and CLIP’s ResNet is refused with the reason', async () => {
+    const vision: VisionConfig = {
+      kind: 'modified-resnet',
+      imageSize: 32,
+      blocks: [1, 1, 1, 1],
+      width: 8,
+      headWidth: 8,
+    };
     const preprocess = { mean: [0.5, 0.5, 0.5], std: [0.2, 0.2, 0.2] } as const;
     const weights = new Map(backboneSpecs(vision).map((spec) => [spec.name, initialValues(spec, 3)]));
     const model = { kind: 'backbone', vision, quickGelu: false, weights, preprocess } as const;
@@ -156,7 +192,7 @@ describe.skipIf(!hasOrt)('ViT layouts that are not CLIP’s', { timeout: 120_000
     const attempt = exportModel(path.join(dir, 'resnet'), 'onnx', model, { card, version: '0' });
     await expect(attempt).rejects.toMatchObject({
       code: 'UNSUPPORTED',
-      message: expect.stringContaining('vision.kind is resnet'),
+      message: expect.stringContaining('vision.kind is modified-resnet'),
     });
   });
 });

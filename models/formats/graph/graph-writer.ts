@@ -3,6 +3,12 @@ import type { HostTensor } from '../safetensors.ts';
 /** `batch` and `tokens` are left open where the format can: how many pictures or captions, and how long the captions of a batch are. */
 export type Dimension = number | 'batch' | 'tokens';
 
+export interface ConvolutionOptions {
+  readonly stride: number;
+  /** Zeros on each side. */
+  readonly padding: number;
+}
+
 /**
  * What the towers are made of, as a format writes it down: the towers are described once (vision-graph.ts, text-graph.ts), each format
  * brings a writer. `V` is the format's handle of a value. Shapes: B batch, T tokens, D width, H heads, E embedding.
@@ -17,6 +23,13 @@ export interface GraphWriter<V> {
 
   /** Each patch as a row of the kernel [D,3,P,P] sees it: [B,T,D]. */
   patches(pixels: V, name: string, kernel_DCPP: HostTensor, patches: number): V;
+  /** Over places, in the format's own order of axes. */
+  convolution(x: V, name: string, kernel_OIPP: HostTensor, bias_O: HostTensor, options: ConvolutionOptions): V;
+  /** Of values that are nowhere negative, so that padding with zeros changes nothing. */
+  maxPool(x: V, options: ConvolutionOptions & { readonly size: number }): V;
+  relu(x: V): V;
+  /** The mean over all places: [B, channels]. */
+  meanPlace(x: V): V;
   /** Rows of a table [vocabulary, D] by id. */
   rows(name: string, table_VD: HostTensor, ids: V): V;
   /** x·Wᵀ + b over the last axis; W is [outputs, inputs]. */

@@ -3,12 +3,15 @@ import { CoveyError } from '../../../common/errors.ts';
 import { patchCount, tokenCount, type VitLayout, vitLayout } from '../../vision/vit-layout.ts';
 import { transposed } from '../weights.ts';
 import type { GraphWriter, TensorLookup } from './graph-writer.ts';
+import { writeResnet } from './resnet-graph.ts';
 import { writeBlocks, writeLayerNorm } from './transformer-graph.ts';
 
 /** Why a tower cannot be written as a graph, or undefined where it can. */
 export function graphMisfit(vision: VisionConfig): string | undefined {
-  if (!isVit(vision)) return `graphs of ViT towers are written, vision.kind is ${vision.kind}`;
-  if (vision.pooling === 'map') return 'the attention pool of a ViT is not written as a graph, vision.pooling is map';
+  if (vision.kind === 'modified-resnet')
+    return `the attention pool of CLIP's ResNet is not written as a graph, vision.kind is ${vision.kind}`;
+  if (isVit(vision) && vision.pooling === 'map')
+    return 'the attention pool of a ViT is not written as a graph, vision.pooling is map';
   return undefined;
 }
 
@@ -20,6 +23,7 @@ export function writeImageFeatures<V>(
   quickGelu: boolean,
 ): V {
   const reason = graphMisfit(vision);
+  if (vision.kind === 'resnet') return writeResnet(graph, tensor, vision);
   if (isVit(vision) && reason === undefined) return writeVit(graph, tensor, vitLayout(vision), quickGelu);
   throw new CoveyError('UNSUPPORTED', `Cannot write the image tower as a graph: ${reason}`);
 }

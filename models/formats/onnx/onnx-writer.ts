@@ -1,5 +1,5 @@
 import { assert, CoveyError } from '../../../common/errors.ts';
-import type { Dimension, GraphWriter } from '../graph/graph-writer.ts';
+import type { ConvolutionOptions, Dimension, GraphWriter } from '../graph/graph-writer.ts';
 import type { HostTensor } from '../safetensors.ts';
 import { transposed } from '../weights.ts';
 import { encodeOnnx, type OnnxAttribute, type OnnxNode, type OnnxTensor, type OnnxValue } from './onnx-schema.ts';
@@ -90,6 +90,37 @@ export class OnnxWriter implements GraphWriter<string> {
       strides: { ints: [side, side] },
     });
     return this.transpose(this.#reshape(conv, [0, width, patches]), [0, 2, 1]);
+  }
+
+  convolution(
+    x: string,
+    name: string,
+    kernel: HostTensor,
+    bias: HostTensor,
+    { stride, padding }: ConvolutionOptions,
+  ): string {
+    const side = kernel.shape[2]!;
+    return this.#node('Conv', [x, this.constant(`${name}.weight`, kernel), this.constant(`${name}.bias`, bias)], {
+      kernel_shape: { ints: [side, side] },
+      strides: { ints: [stride, stride] },
+      pads: { ints: [padding, padding, padding, padding] },
+    });
+  }
+
+  maxPool(x: string, { size, stride, padding }: ConvolutionOptions & { readonly size: number }): string {
+    return this.#node('MaxPool', [x], {
+      kernel_shape: { ints: [size, size] },
+      strides: { ints: [stride, stride] },
+      pads: { ints: [padding, padding, padding, padding] },
+    });
+  }
+
+  relu(x: string): string {
+    return this.#node('Relu', [x]);
+  }
+
+  meanPlace(x: string): string {
+    return this.#node('ReduceMean', [x], { axes: { ints: [2, 3] }, keepdims: { i: 0 } });
   }
 
   rows(name: string, table: HostTensor, ids: string): string {

@@ -1,6 +1,6 @@
 import { assert } from '../../../common/errors.ts';
 import { elementCount } from '../../clip/parameter-shapes.ts';
-import type { Dimension, GraphWriter } from '../graph/graph-writer.ts';
+import type { ConvolutionOptions, Dimension, GraphWriter } from '../graph/graph-writer.ts';
 import type { HostTensor } from '../safetensors.ts';
 import { transposed } from '../weights.ts';
 
@@ -44,6 +44,14 @@ const shapeAttribute = (shape: readonly number[]) => ({
   shape: { dim: shape.map((size) => ({ size: String(size) })) },
 });
 
+const convolutionAttributes = (stride: number) => ({
+  ...FLOAT,
+  strides: ints([1, stride, stride, 1]),
+  dilations: ints([1, 1, 1, 1]),
+  padding: { s: base64('VALID') },
+  data_format: { s: base64('NHWC') },
+});
+
 export class TfjsWriter implements GraphWriter<TfjsValue> {
   readonly nodes: TfjsNode[] = [];
   readonly weights: TfjsWeight[] = [];
@@ -71,17 +79,42 @@ export class TfjsWriter implements GraphWriter<TfjsValue> {
     return this.#constant({ name, shape, dtype: 'float32', bytes });
   }
 
+  convolution(
+    x: TfjsValue,
+    name: string,
+    kernel_OIPP: HostTensor,
+    bias_O: HostTensor,
+    { stride, padding }: ConvolutionOptions,
+  ): TfjsValue {
+    const [outputs = 0, , side = 0] = kernel_OIPP.shape;
+    const padded = this.#padPlaces(x, padding);
+    const filter = this.constant(`${name}.weight`, channelsLast(kernel_OIPP));
+    const shape = this.#placesAfter(padded, { size: side, stride }, outputs);
+    return this.add(
+      this.#op('Conv2D', [padded, filter], shape, convolutionAttributes(stride)),
+      this.constant(`${name}.bias`, bias_O),
+    );
+  }
+
+  maxPool(x: TfjsValue, { size, stride, padding }: ConvolutionOptions & { readonly size: number }): TfjsValue {
+    const padded = this.#padPlaces(x, padding);
+    const shape = this.#placesAfter(padded, { size, stride }, x.shape[3]!);
+    return this.#op('MaxPool', [padded], shape, { ...convolutionAttributes(stride), ksize: ints([1, size, size, 1]) });
+  }
+
+  relu(x: TfjsValue): TfjsValue {
+    return this.#op('Relu', [x], x.shape);
+  }
+
+  meanPlace(x: TfjsValue): TfjsValue {
+    return this.#op('Mean', [x, this.#ints([1, 2])], [-1, x.shape[3]!], { ...FLOAT, keep_dims: { b: false } });
+  }
+
   patches(pixels: TfjsValue, name: string, kernel_DCPP: HostTensor, patches: number): TfjsValue {
     const [width = 0, , side = 0] = kernel_DCPP.shape;
     const grid = Math.round(Math.sqrt(patches));
     const filter = this.constant(name, channelsLast(kernel_DCPP));
-    const conv = this.#op('Conv2D', [pixels, filter], [-1, grid, grid, width], {
-      ...FLOAT,
-      strides: ints([1, side, side, 1]),
-      dilations: ints([1, 1, 1, 1]),
-      padding: { s: base64('VALID') },
-      data_format: { s: base64('NHWC') },
-    });
+    const conv = this.#op('Conv2D', [pixels, filter], [-1, grid, grid, width], convolutionAttributes(side));
     return this.#reshape(conv, [-1, patches, width]);
   }
 
@@ -179,6 +212,19 @@ export class TfjsWriter implements GraphWriter<TfjsValue> {
   /** Captions have full length here: there is nothing to cut. */
   cutToTokens(x: TfjsValue): TfjsValue {
     return x;
+  }
+
+  #padPlaces(x: TfjsValue, padding: number): TfjsValue {
+    if (padding === 0) return x;
+    const [batch = 0, height = 0, width = 0, channels = 0] = x.shape;
+    const paddings = this.#ints([0, 0, padding, padding, padding, padding, 0, 0], [4, 2]);
+    const shape = [batch, height + 2 * padding, width + 2 * padding, channels];
+    return this.#op('Pad', [x, paddings], shape, { ...FLOAT, Tpaddings: { type: 'DT_INT32' } });
+  }
+
+  #placesAfter(x: TfjsValue, { size, stride }: { size: number; stride: number }, channels: number): number[] {
+    const side = (length: number) => Math.floor((length - size) / stride) + 1;
+    return [-1, side(x.shape[1]!), side(x.shape[2]!), channels];
   }
 
   #size(size: Dimension): number {
