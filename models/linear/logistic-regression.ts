@@ -44,7 +44,7 @@ export interface LogisticFit {
 }
 
 const TOLERANCE = 1e-5;
-const ITERATIONS_MAX = 1000;
+const ITERATIONS_MAX = 5000;
 /** fp32 products are followed a little further than asked for, so that fp64 usually only confirms. */
 const ENGINE_MARGIN = 0.8;
 

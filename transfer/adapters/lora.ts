@@ -8,8 +8,8 @@ const ATTENTION = /\.attn\.(in_proj_weight|out_proj\.weight)$/;
 const ALL = /\.(attn\.(in_proj_weight|out_proj\.weight)|mlp\.c_(fc|proj)\.weight)$/;
 
 /**
- * Low-rank updates of a transformer's weights (Hu et al. 2021, eq. 3): W + (α/r)·B·A with A from N(0, 1/r) rows and B = 0, so that W stands
- * until B moves. The sum is made in every forward, which costs less than one row of a batch; merging is the same sum, once.
+ * Low-rank updates of a transformer's weights (Hu et al. 2021, eq. 3): W + (α/r)·B·A with B = 0, so that W stands until B moves, and A from
+ * U(±1/√inputs), as in the authors' code. The sum is made in every forward, which costs less than one row of a batch; merging is the same sum, once.
  */
 export function loraAdapter(options: LoraOptions, backbone: readonly ParameterSpec[]): Adapter {
   const { rank, alpha } = options;
@@ -20,7 +20,7 @@ export function loraAdapter(options: LoraOptions, backbone: readonly ParameterSp
   const specs = targets.flatMap(({ name, shape }): ParameterSpec[] => {
     const [outputs = 0, inputs = 0] = shape;
     return [
-      { name: ownName(name, 'a'), shape: [rank, inputs], initial: { kind: 'normal', std: 1 / Math.sqrt(rank) } },
+      { name: ownName(name, 'a'), shape: [rank, inputs], initial: { kind: 'uniform', bound: 1 / Math.sqrt(inputs) } },
       { name: ownName(name, 'b'), shape: [outputs, rank], initial: { kind: 'constant', value: 0 } },
     ];
   });
