@@ -18,6 +18,7 @@ export { globalAveragePool, type MaxPool2dOptions, maxPool2d } from './ops/pool.
 export { type Precision, toCompute, toFloat32 } from './ops/precision.ts';
 export { relu } from './ops/relu.ts';
 export { type SimilarityKernels, similarityKernels } from './ops/similarity.ts';
+export { type LaneExchange, synchronisedBatchNorm } from './ops/synchronised-batch-norm.ts';
 export { addTokenAndPosition, selectTokens } from './ops/tokens.ts';
 export { AdamW, type AdamWOptions } from './optim/adamw.ts';
 export type { LarsVariant } from './optim/lars.ts';

@@ -71,12 +71,15 @@ export class Sweep {
 
   #visit(node: TapeNode, wanted: ReadonlySet<string>): void {
     const outputGradients = node.outputs.map((output) => this.#take(this.#id(output)));
-    if (wanted.size > 0 && outputGradients.some((gradient) => gradient !== null)) {
-      for (const [name, gradient] of Object.entries(inputGradients(node, outputGradients, wanted))) {
-        this.#add(this.#id(node.inputs[name]!), gradient);
+    try {
+      if (wanted.size > 0 && outputGradients.some((gradient) => gradient !== null)) {
+        for (const [name, gradient] of Object.entries(inputGradients(node, outputGradients, wanted))) {
+          this.#add(this.#id(node.inputs[name]!), gradient);
+        }
       }
+    } finally {
+      for (const gradient of outputGradients) gradient?.dispose();
     }
-    for (const gradient of outputGradients) gradient?.dispose();
     freeSaved(node);
     for (const name of wanted) this.#finishUse(this.#id(node.inputs[name]!));
   }

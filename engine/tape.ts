@@ -1,7 +1,7 @@
 import { CoveyError } from '../common/errors.ts';
 import { freeTape, type RecordedTape, recordTape } from './recorded-tape.ts';
 import { type GradientListener, Sweep } from './sweep.ts';
-import { dispose, type Tensor, type Variable } from './tf.ts';
+import { dispose, type Tensor } from './tf.ts';
 import { internals, type OutputGradients, type TapeNode } from './tfjs-internals.ts';
 
 export type { GradientListener } from './sweep.ts';
@@ -15,7 +15,7 @@ export interface Recording {
    * afterwards, also where it throws. `outputGradients[i]` belongs to `outputs[i]` and stays the caller's; null means zero.
    * Parameters that the outputs do not depend on are not reported.
    */
-  backward(outputGradients: OutputGradients, parameters: readonly Variable[], onGradient: GradientListener): void;
+  backward(outputGradients: OutputGradients, parameters: readonly Tensor[], onGradient: GradientListener): void;
   /** Gives everything up without a backward. Harmless when already done. */
   dispose(): void;
 }
@@ -24,15 +24,17 @@ export interface Recording {
  * Runs `f` while recording and hands back its outputs and the means of a backward pass. Unlike tfjs's own gradients the recording outlives the
  * call, so that many forwards can precede the first backward, and memory falls during the sweep instead of after it.
  * Temporaries that no backward needs are freed before this returns.
+ *
+ * @param sources tensors besides trainable variables that `backward` may be asked for
  */
-export function recordForward(f: () => Tensor[]): Recording {
+export function recordForward(f: () => Tensor[], sources: readonly Tensor[] = []): Recording {
   if (internals().state.gradientDepth > 0) {
     throw new CoveyError(
       'INVALID_ARGUMENT',
       'Cannot record a forward pass: another recording is in progress; finish it first',
     );
   }
-  return new TapeRecording(recordTape(f));
+  return new TapeRecording(recordTape(f, sources));
 }
 
 class TapeRecording implements Recording {
@@ -45,7 +47,7 @@ class TapeRecording implements Recording {
     this.#tape = tape;
   }
 
-  backward(outputGradients: OutputGradients, parameters: readonly Variable[], onGradient: GradientListener): void {
+  backward(outputGradients: OutputGradients, parameters: readonly Tensor[], onGradient: GradientListener): void {
     const tape = this.#tape;
     if (tape === undefined) {
       throw new CoveyError('INVALID_ARGUMENT', 'Cannot run backward: this recording was already swept or disposed');

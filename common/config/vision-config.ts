@@ -8,9 +8,11 @@ const imageSize = positiveInt.describe('Side of the square input, pixels');
 const kinds = ['vit', 'resnet', 'modified-resnet'] as const;
 
 const batchNorm = z
-  .enum(['lane'])
+  .enum(['lane', 'sync'])
   .optional()
-  .describe('ResNets: over which pictures batch norm takes its statistics. lane (default): those of one lane');
+  .describe(
+    'ResNets: over which pictures batch norms, the head’s too, take their statistics. lane (default): those of one lane; sync: the whole global batch',
+  );
 
 const vitOptions = {
   pooling: z
@@ -116,4 +118,9 @@ export type ModifiedResnetConfig = z.infer<typeof modifiedResnetConfigSchema>;
 
 export function isVit(vision: VisionConfig): vision is VitConfig {
   return vision.kind === undefined || vision.kind === 'vit';
+}
+
+/** Over which pictures batch norms take their statistics in training. */
+export function batchNormOf(vision: VisionConfig): 'lane' | 'sync' {
+  return (isVit(vision) ? undefined : vision.batchNorm) ?? 'lane';
 }

@@ -12,6 +12,7 @@ import {
 } from '../named-variables.ts';
 import { type Backbone, checkedPixels, newBackbone, type TowerContext } from '../vision/backbone.ts';
 import { BatchStatistics } from '../vision/batch-statistics.ts';
+import type { LanesTogether } from '../vision/lanes-together.ts';
 import { bufferSpecs, parameterSpecs } from './parameter-shapes.ts';
 import { textBatch, textFeatures } from './text-tower.ts';
 import { type RecomputeOption, recomputedBlocks } from './transformer.ts';
@@ -117,6 +118,27 @@ export class ClipModel {
     );
   }
 
+  /** `encodeImage` and `encodeText` of lanes side by side, in training, whose batch norms see all lanes: [image, text] of each. */
+  encodeTogether(
+    lanes: readonly { readonly pixels_BHWC: Tensor; readonly tokens: Int32Array; readonly samples: number }[],
+    together: LanesTogether,
+  ): [Tensor2D, Tensor2D][] {
+    const { vision, text } = this.config;
+    const { lookups } = together;
+    return tf.tidy(() => {
+      const normalise = this.#batchStatistics.layerTogether(together, this.#precision);
+      const pixels = lanes.map(({ pixels_BHWC }) => checkedPixels(pixels_BHWC, vision));
+      const tower = { ...this.#options(), normalise, lookups };
+      const features = moduleScope('image tower', () => this.backbone.featuresTogether(pixels, tower));
+      return lanes.map(({ tokens, samples }, lane): [Tensor2D, Tensor2D] => {
+        const image_BE = this.backbone.project(features[lane]!, lookups[lane]!);
+        const batch = textBatch(tokens, samples, text);
+        const text_BE = moduleScope('text tower', () => textFeatures(batch, lookups[lane]!, text, this.#options()));
+        return [l2Normalize(image_BE) as Tensor2D, l2Normalize(text_BE) as Tensor2D];
+      });
+    });
+  }
+
   /**
    * Unit-length text embeddings, float32 [B,E], of `batch` captions of `config.text.contextLength` ids each, padded with 0. A tensor is
    * read back to the host (the end tokens are found there), so pass the array where you have it.
@@ -151,13 +173,16 @@ export class ClipModel {
   }
 
   #tower({ training = false, seeds }: EncodeImageOptions): TowerContext {
+    const patchDropout = seeds && this.#patchDropout > 0 ? { rate: this.#patchDropout, seeds } : undefined;
+    const normalise = this.#batchStatistics.layer(this.parameter, { training });
+    return { ...this.#options(), parameter: this.parameter, patchDropout, normalise };
+  }
+
+  #options() {
     return {
-      parameter: this.parameter,
       precision: this.#precision,
       quickGelu: this.config.quickGelu,
       recomputedBlocks: this.#recomputedBlocks,
-      patchDropout: seeds && this.#patchDropout > 0 ? { rate: this.#patchDropout, seeds } : undefined,
-      normalise: this.#batchStatistics.layer(this.parameter, { training }),
     };
   }
 }

@@ -27,6 +27,11 @@ export interface TowerContext {
   readonly normalise: BatchNormLayer;
 }
 
+/** A tower of several lanes. */
+export interface TowersContext extends Omit<TowerContext, 'parameter'> {
+  readonly lookups: readonly ParameterLookup[];
+}
+
 /** What one picture costs, to within a factor of two. */
 export interface BackboneCost {
   /** Floating-point operations of the matrix products, a multiply and an add counted as two. Nobody needs the gradient of the pixels. */
@@ -52,6 +57,8 @@ export interface Backbone {
   bufferSpecs(): ParameterSpec[];
   /** float32 [B, featureWidth]. @param x_BHWC normalised pixels of the tower's size */
   features(x_BHWC: Tensor4D, tower: TowerContext): Tensor2D;
+  /** The same of lanes side by side, which meet in `normalise`: one tensor and one lookup per lane. */
+  featuresTogether(xs: readonly Tensor4D[], tower: TowersContext): Tensor2D[];
   /** Features in the shared space, not normalised: float32 [B, embedDim]. */
   project(features_BF: Tensor2D, parameter: ParameterLookup): Tensor2D;
   /** @param patchDropout share of the patches that a forward in training does not see */

@@ -1,8 +1,9 @@
 import { assert } from '../../common/errors.ts';
-import { tf, type Variable } from '../../engine/index.ts';
+import { type Precision, synchronisedBatchNorm, type Tensor1D, tf, type Variable } from '../../engine/index.ts';
 import type { ParameterLookup } from '../clip/transformer.ts';
 import type { NamedVariable } from '../named-variables.ts';
 import { type BatchNormLayer, batchNormLayer } from './batch-norm-layer.ts';
+import type { LanesTogether } from './lanes-together.ts';
 
 /** The share of a step's statistics in the running ones, as in PyTorch. */
 const MOMENTUM = 0.1;
@@ -61,6 +62,31 @@ export class BatchStatistics {
       variance: this.#slot(`${name}.running_var`).lane,
       momentum,
     }));
+  }
+
+  /** How lanes that are computed side by side normalise in training: all by the statistics of all lanes. */
+  layerTogether({ lookups, exchange }: LanesTogether, precision: Precision): BatchNormLayer {
+    this.#forwards++;
+    return (xs, name, { activation, residuals } = {}) => {
+      const { ys, mean, variance } = synchronisedBatchNorm(xs, {
+        weights: lookups.map((lookup) => lookup<Tensor1D>(`${name}.weight`)),
+        biases: lookups.map((lookup) => lookup<Tensor1D>(`${name}.bias`)),
+        ...(residuals ? { residuals } : {}),
+        ...(activation ? { activation } : {}),
+        precision,
+        exchange,
+      });
+      tf.tidy(() => {
+        this.#slot(`${name}.running_mean`).lane.assign(tf.tensor1d(mean));
+        this.#slot(`${name}.running_var`).lane.assign(tf.tensor1d(variance));
+      });
+      return ys;
+    };
+  }
+
+  /** How many batch norms there are. */
+  get norms(): number {
+    return this.#slots.length / 2;
   }
 
   /** A lane begins: forwards before, such as those that only a backward needed, do not count. */

@@ -32,7 +32,8 @@ export function modifiedResnetBackbone(vision: ModifiedResnetConfig): Backbone {
     batchNormPlaces: lastSide(vision) ** 2,
     parameterSpecs: (embedDim) => underVisual(modifiedResnetParameterSpecs(vision, embedDim)),
     bufferSpecs: () => underVisual(runningSpecsOf(modifiedResnetParameterSpecs(vision, undefined))),
-    features: (x_BHWC, tower) => modifiedResnetFeatures([x_BHWC], vision, visualContext(tower))[0]!,
+    features: (x_BHWC, tower) => modifiedResnetFeatures([x_BHWC], vision, visualContext(tower, [tower.parameter]))[0]!,
+    featuresTogether: (xs, towers) => modifiedResnetFeatures(xs, vision, visualContext(towers, towers.lookups)),
     project: (features_BF, parameter) =>
       moduleScope('projection', () => dense(features_BF, 'visual.attnpool.c_proj', parameter)),
     cost: () => modifiedResnetCost(vision),

@@ -31,7 +31,9 @@ export function resnetBackbone(vision: ResnetVisionConfig): Backbone {
         : [{ name: 'visual.proj', shape: [features, embedDim], initial: normal(features ** -0.5) }]),
     ],
     bufferSpecs: () => underVisual(resNetBufferSpecs(config)),
-    features: (x_BHWC: Tensor4D, tower) => resNetFeatures([x_BHWC], config, visualContext(tower))[0]!,
+    features: (x_BHWC: Tensor4D, tower) =>
+      resNetFeatures([x_BHWC], config, visualContext(tower, [tower.parameter]))[0]!,
+    featuresTogether: (xs, towers) => resNetFeatures(xs, config, visualContext(towers, towers.lookups)),
     project: (features_BF, parameter) =>
       moduleScope('projection', () => tf.matMul(features_BF, parameter<Tensor2D>('visual.proj'))),
     cost: () => convolutionsCost(layers),
@@ -43,10 +45,16 @@ export function underVisual(specs: readonly ParameterSpec[]): ParameterSpec[] {
 }
 
 /** The layers know torchvision's and CLIP's bare names. */
-export function visualContext({ parameter, normalise, precision }: TowerContext): ConvolutionContext {
-  const bare: ParameterLookup = (name) => parameter(`visual.${name}`);
+export function visualContext(
+  { normalise, precision }: Pick<TowerContext, 'normalise' | 'precision'>,
+  lookups: readonly ParameterLookup[],
+): ConvolutionContext {
   return {
-    parameters: [bare],
+    parameters: lookups.map(
+      (lookup): ParameterLookup =>
+        (name) =>
+          lookup(`visual.${name}`),
+    ),
     normalise: (xs, name, options) => normalise(xs, `visual.${name}`, options),
     precision,
   };

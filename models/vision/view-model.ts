@@ -13,14 +13,16 @@ import {
 } from '../../engine/index.ts';
 import { type ParameterLookup, type RecomputeOption, recomputedBlocks } from '../clip/transformer.ts';
 import { disposeOwn, makeVariables, type NamedVariable, type SharedVariables } from '../named-variables.ts';
-import { type Backbone, checkedPixels, newBackbone, type TowerContext } from './backbone.ts';
+import { type Backbone, checkedPixels, newBackbone, type TowerContext, type TowersContext } from './backbone.ts';
 import { BatchStatistics } from './batch-statistics.ts';
+import type { LanesTogether } from './lanes-together.ts';
 import { mlp } from './mlp-head.ts';
 import {
   type HeadConfig,
   headWidth,
   type MocoHead,
   mocoParts,
+  type ProjectionHead,
   viewBufferSpecs,
   viewParameterSpecs,
 } from './view-shapes.ts';
@@ -123,14 +125,19 @@ export class ViewModel {
       const h = this.#features(x_BHWC, context);
       return moduleScope('projection head', () => {
         if (head.kind === 'moco') return this.#mocoProject(h, head, context);
-        const bias = head.batchNorm ? null : this.#ofHead<Tensor1D>('0.bias');
-        const hidden = linear(h, this.#ofHead<Tensor2D>('0.weight'), bias);
-        const activated = head.batchNorm
-          ? context.normalise([hidden], `${this.#headKey}.1`, { activation: 'relu' })[0]!
-          : relu(hidden);
-        const z = linear(activated, this.#ofHead<Tensor2D>('3.weight'), this.#ofHead<Tensor1D>('3.bias'));
-        return l2Normalize(z) as Tensor2D;
+        return this.#projections([h], head, { ...context, lookups: [this.parameter] })[0]!;
       });
+    });
+  }
+
+  /** `project` of lanes side by side, in training, whose batch norms see all lanes. */
+  projectTogether(xs: readonly Tensor[], together: LanesTogether): Tensor2D[] {
+    const { head } = this;
+    if (head.kind !== 'projection') throw wrongHead('project lanes together', head);
+    const context = this.#contextTogether(together);
+    return tf.tidy(() => {
+      const hs = this.#featuresTogether(xs, context);
+      return moduleScope('projection head', () => this.#projections(hs, head, context));
     });
   }
 
@@ -139,10 +146,17 @@ export class ViewModel {
     if (this.head.kind !== 'classifier') throw wrongHead('classify', this.head);
     return tf.tidy(() => {
       const h = this.features(x_BHWC, options);
-      return moduleScope(
-        'classifier',
-        () => linear(h, this.#ofHead('weight'), this.#ofHead<Tensor1D>('bias')) as Tensor2D,
-      );
+      return moduleScope('classifier', () => this.#scores(h, this.parameter));
+    });
+  }
+
+  /** `classify` of lanes side by side, in training, whose batch norms see all lanes. */
+  classifyTogether(xs: readonly Tensor[], together: LanesTogether): Tensor2D[] {
+    if (this.head.kind !== 'classifier') throw wrongHead('classify lanes together', this.head);
+    const context = this.#contextTogether(together);
+    return tf.tidy(() => {
+      const hs = this.#featuresTogether(xs, context);
+      return moduleScope('classifier', () => hs.map((h, lane) => this.#scores(h, together.lookups[lane]!)));
     });
   }
 
@@ -175,11 +189,47 @@ export class ViewModel {
     return moduleScope('image tower', () => tf.tidy(() => this.backbone.features(pixels, context)));
   }
 
+  #featuresTogether(xs: readonly Tensor[], context: TowersContext): Tensor2D[] {
+    const pixels = xs.map((x_BHWC) => checkedPixels(x_BHWC, this.vision));
+    return moduleScope('image tower', () => tf.tidy(() => this.backbone.featuresTogether(pixels, context)));
+  }
+
+  #contextTogether(together: LanesTogether): TowersContext {
+    const { parameter: _, ...tower } = this.#tower;
+    const normalise = this.#batchStatistics.layerTogether(together, tower.precision);
+    return { ...tower, lookups: together.lookups, normalise };
+  }
+
   /** Of one forward: several layers may ask for their statistics in it. */
   #context(options: ForwardOptions): TowerContext {
     const { seeds } = options;
     const patchDropout = seeds && this.#patchDropout > 0 ? { rate: this.#patchDropout, seeds } : undefined;
     return { ...this.#tower, patchDropout, normalise: this.#batchStatistics.layer(this.parameter, options) };
+  }
+
+  /** SimCLR's g of each lane's features. */
+  #projections(
+    hs: readonly Tensor2D[],
+    { batchNorm }: ProjectionHead,
+    { lookups, normalise }: Pick<TowersContext, 'lookups' | 'normalise'>,
+  ): Tensor2D[] {
+    const key = this.#headKey;
+    const hidden = hs.map((h, lane) => {
+      const bias = batchNorm ? null : lookups[lane]!<Tensor1D>(`${key}.0.bias`);
+      return linear(h, lookups[lane]!<Tensor2D>(`${key}.0.weight`), bias);
+    });
+    const activated = batchNorm
+      ? normalise(hidden, `${key}.1`, { activation: 'relu' })
+      : hidden.map((one) => relu(one));
+    return activated.map((one, lane) => {
+      const [weight, bias] = [lookups[lane]!<Tensor2D>(`${key}.3.weight`), lookups[lane]!<Tensor1D>(`${key}.3.bias`)];
+      return l2Normalize(linear(one, weight, bias)) as Tensor2D;
+    });
+  }
+
+  #scores(h: Tensor2D, lookup: ParameterLookup): Tensor2D {
+    const key = this.#headKey;
+    return linear(h, lookup<Tensor2D>(`${key}.weight`), lookup<Tensor1D>(`${key}.bias`)) as Tensor2D;
   }
 
   readonly #ofHead = <T extends Tensor>(name: string): T => this.parameter(`${this.#headKey}.${name}`);

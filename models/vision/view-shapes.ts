@@ -28,6 +28,7 @@ export type HeadConfig =
       readonly hidden: number;
     };
 
+export type ProjectionHead = Extract<HeadConfig, { kind: 'projection' }>;
 export type MocoHead = Extract<HeadConfig, { kind: 'moco' }>;
 type HeadShape = Omit<MlpShape, 'inputs'>;
 

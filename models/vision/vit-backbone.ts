@@ -16,6 +16,8 @@ export function vitBackbone(vision: VitConfig): Backbone {
     parameterSpecs: (embedDim) => vitParameterSpecs(layout, embedDim),
     bufferSpecs: () => vitBufferSpecs(layout),
     features: (x_BHWC, tower) => vitFeatures(x_BHWC, layout, tower),
+    featuresTogether: (xs, { lookups, ...tower }) =>
+      xs.map((x_BHWC, lane) => vitFeatures(x_BHWC, layout, { ...tower, parameter: lookups[lane]! })),
     project: (features_BF, parameter) =>
       moduleScope('projection', () => tf.matMul(features_BF, parameter<Tensor2D>('visual.proj'))),
     cost: (patchDropout = 0) => vitCost(vision, patchDropout),

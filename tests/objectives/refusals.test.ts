@@ -215,5 +215,15 @@ describe('a run is refused before any worker starts', () => {
     expect(check({ lanes: 4, microBatch: 2 })).not.toThrow();
     expect(check({ lanes: 4, microBatch: 1 })).toThrow(/train.microBatch must be a whole lane \(2\) with a resnet/);
     expect(check({ lanes: 8 })).toThrow(/train.lanes leaves the last batch norms of this resnet one value per channel/);
+    const synchronised =
+      (train: object, change: object = {}) =>
+      () => {
+        const model = { ...resnet, vision: { ...resnet.vision, batchNorm: 'sync' } };
+        const config = parse({ model, ...change }, { lanes: 8, ...train }).data as RunConfig;
+        checkTowerFor(config, resolveModelConfig(config.model));
+      };
+    expect(synchronised({})).not.toThrow();
+    expect(synchronised({ gradCache: true })).toThrow(/batchNorm must be lane with train.gradCache/);
+    expect(synchronised({}, { objective: 'moco-v2' })).toThrow(/must be lane with objective moco-v2/);
   });
 });

@@ -1,10 +1,13 @@
 import { objectiveParts } from '../../common/config/loss-config.ts';
 import { isMoco } from '../../common/config/moco-config.ts';
 import type { ModelConfig, RunConfig } from '../../common/config/run-config.ts';
-import { isVit } from '../../common/config/vision-config.ts';
+import { batchNormOf, isVit } from '../../common/config/vision-config.ts';
 import { CoveyError } from '../../common/errors.ts';
 import { newBackbone } from '../../models/vision/backbone.ts';
 import { OBJECTIVE_INPUTS } from './objective-inputs.ts';
+
+/** Objectives whose lanes can go through the model side by side: see `Objective.encodeTogether`. */
+const SYNCHRONISED: readonly RunConfig['objective'][] = ['clip', 'siglip', 'simclr', 'supcon', 'supervised'];
 
 /**
  * Whether the tower can drop patches, and whether lanes are such that its batch norms can see them: asked where `checkModelFor` is.
@@ -30,6 +33,15 @@ export function checkTowerFor(
   if (microBatch !== undefined && microBatch !== laneBatch) {
     const message = `must be a whole lane (${laneBatch}) with a ${kind}, whose batch norms' statistics are a lane's, is ${microBatch}; use more lanes instead`;
     refuse('train.microBatch', message, microBatch);
+  }
+  if (batchNormOf(model.vision) === 'sync') {
+    const key = 'model.vision.batchNorm';
+    const { objective } = config;
+    if (!SYNCHRONISED.includes(objective))
+      refuse(key, `must be lane with objective ${objective}, which is not built for sync`, 'sync');
+    if (train.gradCache)
+      refuse(key, 'must be lane with train.gradCache: sync takes all held lanes side by side', 'sync');
+    return;
   }
   // Each part of a joint objective goes through the tower by itself, and so does each view of MoCo.
   const views = objectiveParts(config).map(({ objective }) =>

@@ -1,6 +1,7 @@
 import { type Engine, type Tensor, type Tensor1D, type Tensor2D, tf } from '../../engine/index.ts';
 import type { ClipModel } from '../../models/clip/clip-model.ts';
-import { embeddingsOf, encodePairs, type GlobalEmbeddings, towerOutputs } from './image-text.ts';
+import type { LanesTogether } from '../../models/vision/lanes-together.ts';
+import { embeddingsOf, encodePairs, encodePairsTogether, type GlobalEmbeddings, towerOutputs } from './image-text.ts';
 import type { EncoderInput, GlobalBatch, Lane, LaneGradients, Objective } from './objective.ts';
 import { OBJECTIVE_INPUTS } from './objective-inputs.ts';
 import { addTile, hostSum, kernelsFor, logSumExpOfTiles, type RowRange, rowsOf, tilesOf } from './tiles.ts';
@@ -149,6 +150,10 @@ export class ClipObjective implements Objective {
 
   encode(input: EncoderInput): Tensor[] {
     return encodePairs(this.#model, input);
+  }
+
+  encodeTogether(inputs: readonly EncoderInput[], together: LanesTogether): Tensor[][] {
+    return encodePairsTogether(this.#model, inputs, together);
   }
 
   exchange(batch: GlobalBatch, { samples }: Lane, [imageLse, textLse]: readonly Float32Array[]): void {

@@ -1,5 +1,6 @@
 import type { Tensor, Tensor2D } from '../../engine/index.ts';
 import type { ClipModel } from '../../models/clip/clip-model.ts';
+import type { LanesTogether } from '../../models/vision/lanes-together.ts';
 import type { EncoderInput, GlobalBatch, Objective } from './objective.ts';
 
 /** What the objectives over pairs of a picture and a caption share. */
@@ -24,6 +25,15 @@ export function encodePairs(
   { pixels_BHWC, tokens, samples, dropSeeds: seeds }: EncoderInput,
 ): Tensor[] {
   return [model.encodeImage(pixels_BHWC, { training: true, seeds }), model.encodeText(tokens, samples)];
+}
+
+/** The same of lanes side by side, whose batch norms see all lanes. */
+export function encodePairsTogether(
+  model: ClipModel,
+  inputs: readonly EncoderInput[],
+  together: LanesTogether,
+): Tensor[][] {
+  return model.encodeTogether(inputs, together);
 }
 
 export function embeddingsOf({ gathered: [image_ND, text_ND] }: GlobalBatch): GlobalEmbeddings {

@@ -1,5 +1,6 @@
 import type { Tensor, Tensor1D, Tensor2D } from '../../engine/index.ts';
 import type { NamedVariable } from '../../models/named-variables.ts';
+import type { LanesTogether } from '../../models/vision/lanes-together.ts';
 import type { RowRange } from './tiles.ts';
 
 /**
@@ -30,6 +31,8 @@ export interface TrainedModel {
 export interface LaneStatistics {
   /** Floats of one lane. */
   readonly length: number;
+  /** Batch norms that it is of. */
+  readonly norms?: number;
   /** A lane is about to be encoded: what other forwards left is forgotten. */
   begin?(): void;
   /** Those of the lane that was encoded last; asked for right after `encode`. */
@@ -145,6 +148,9 @@ export interface Objective {
    * lane's samples, unless the config refuses that (common/config/memory-config.ts) because they see each other.
    */
   encode(input: EncoderInput): Tensor[];
+
+  /** The same of all held lanes side by side, whose batch norms see all lanes; absent where that is not possible. */
+  encodeTogether?(inputs: readonly EncoderInput[], together: LanesTogether): Tensor[][];
 
   /** Writes a lane's part of what is exchanged, one array per entry of `exchanged`. Not called where there is none. */
   exchange(batch: GlobalBatch, lane: Lane, out: readonly Float32Array[]): void;

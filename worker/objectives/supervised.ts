@@ -1,4 +1,5 @@
 import type { Engine, Tensor, Tensor2D } from '../../engine/index.ts';
+import type { LanesTogether } from '../../models/vision/lanes-together.ts';
 import type { ViewModel } from '../../models/vision/view-model.ts';
 import { laneMixing, mixed } from './mixup.ts';
 import type { EncoderInput, GlobalBatch, Lane, LaneGradients, Objective } from './objective.ts';
@@ -36,10 +37,18 @@ export class SupervisedObjective implements Objective {
     this.outputs = [{ name: 'logits', perSample: 1, width: modules.model.outputWidth, gathered: false }];
   }
 
-  encode({ pixels_BHWC, seeds, dropSeeds }: EncoderInput): Tensor[] {
+  encode(input: EncoderInput): Tensor[] {
+    return [this.#model.classify(this.#shown(input), { training: true, seeds: input.dropSeeds })];
+  }
+
+  encodeTogether(inputs: readonly EncoderInput[], together: LanesTogether): Tensor[][] {
+    const shown = inputs.map((input) => this.#shown(input));
+    return this.#model.classifyTogether(shown, together).map((logits) => [logits]);
+  }
+
+  #shown({ pixels_BHWC, seeds }: EncoderInput): Tensor {
     const { mixup } = this.#options;
-    const shown_BHWC = mixup === undefined ? pixels_BHWC : mixed(pixels_BHWC, laneMixing(seeds, mixup));
-    return [this.#model.classify(shown_BHWC, { training: true, seeds: dropSeeds })];
+    return mixup === undefined ? pixels_BHWC : mixed(pixels_BHWC, laneMixing(seeds, mixup));
   }
 
   exchange(): void {}

@@ -1,4 +1,5 @@
 import { type Engine, type Tensor, type Tensor1D, tf } from '../../engine/index.ts';
+import type { LanesTogether } from '../../models/vision/lanes-together.ts';
 import type { ViewModel } from '../../models/vision/view-model.ts';
 import type { EncoderInput, GlobalBatch, Lane, LaneGradients, Objective } from './objective.ts';
 import type { RowRange } from './tiles.ts';
@@ -46,6 +47,11 @@ export abstract class ViewObjective implements Objective {
 
   encode({ pixels_BHWC, dropSeeds: seeds }: EncoderInput): Tensor[] {
     return [this.#model.project(pixels_BHWC, { training: true, seeds })];
+  }
+
+  encodeTogether(inputs: readonly EncoderInput[], together: LanesTogether): Tensor[][] {
+    const pixels = inputs.map(({ pixels_BHWC }) => pixels_BHWC);
+    return this.#model.projectTogether(pixels, together).map((z) => [z]);
   }
 
   exchange(batch: GlobalBatch, lane: Lane, [lse]: readonly Float32Array[]): void {

@@ -35,7 +35,7 @@ export class GatheredOutputs {
   }
 
   /** Writes what others need of a held lane. */
-  share(input: LaneInput, { outputs }: EncodedLane): void {
+  share(input: LaneInput, { outputs }: Pick<EncodedLane, 'outputs'>): void {
     const gathered = outputs.filter((_, index) => this.#objective.outputs[index]!.gathered);
     gathered.forEach((rows, kind) => {
       this.#engine.readInto(rows, this.#gather.own(input.lane, kind));

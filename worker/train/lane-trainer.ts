@@ -21,6 +21,7 @@ import { type LaneSchedule, laneSchedule } from './lane-schedule.ts';
 import { LearntScalars } from './learnt-scalars.ts';
 import { PhaseTimer } from './phase-timer.ts';
 import type { StateHeader, StateView } from './state-layout.ts';
+import { TogetherEncoder } from './together-encoder.ts';
 import { WeightUpdater, type WeightUpdaterOptions } from './weight-updater.ts';
 
 export type { LaneInput } from './lane-encoder.ts';
@@ -52,9 +53,11 @@ export interface LaneTrainerOptions {
   readonly gradCache?: boolean;
   /** Samples that go through the model at once; divides the lane's. Fewer than the lane's implies `gradCache`. Default: the lane's. */
   readonly microBatch?: number | undefined;
+  /** Batch norms take their statistics over all lanes: those held go through the model side by side. Default false. */
+  readonly synchronised?: boolean;
 }
 
-/** Collective operations of one step: gather outputs, gather what the objective exchanges, then one reduction per bucket. */
+/** Collective operations of one step: gather outputs, gather what the objective exchanges, one reduction per bucket, two exchanges per synchronised batch norm. */
 const OP_GATHER_OUTPUTS = 0;
 const OP_GATHER_EXCHANGED = 1;
 const OP_FIRST_BUCKET = 2;
@@ -79,6 +82,10 @@ export class LaneTrainer {
   readonly #trainable: tf.Variable[];
   readonly #scalars: LearntScalars;
   readonly #encoder: LaneEncoder;
+  /** In the encoder's place where batch norms are synchronised. */
+  readonly #together: TogetherEncoder | undefined;
+  /** Collective operations of a step. */
+  readonly #opCount: number;
   readonly #outputs: GatheredOutputs;
   readonly #exchanged: LaneGather;
   readonly #reduced: Float32Array;
@@ -107,6 +114,15 @@ export class LaneTrainer {
       { laneBatch: this.#laneBatch, ...options },
       { objective, statistics: this.#statistics },
     );
+    const { statistics: batchStatistics } = model;
+    const isTogether = options.synchronised === true && batchStatistics !== undefined;
+    this.#together = isTogether
+      ? new TogetherEncoder(
+          { laneBatch: this.#laneBatch, ...options },
+          { model, objective, statistics: batchStatistics },
+        )
+      : undefined;
+    this.#opCount = OP_FIRST_BUCKET + this.layout.buckets.length + (isTogether ? 2 * batchStatistics.norms! : 0);
     this.#updater = new WeightUpdater(options.updater, {
       engine,
       variables: this.#variables,
@@ -145,13 +161,17 @@ export class LaneTrainer {
   step(stepIndex: number, lr: number, lanes: readonly LaneInput[], collectives: BlockingCollectives): StepResult {
     const timer = new PhaseTimer();
     const encoded: EncodedLane[] = [];
-    const opBase = stepIndex * (OP_FIRST_BUCKET + this.layout.buckets.length);
+    const opBase = stepIndex * this.#opCount;
     try {
-      if (!this.#isLocal) for (const input of lanes) encoded.push(this.#forward(input));
-      timer.mark('forward');
-      rootScope('collectives', () => this.#outputs.run(opBase + OP_GATHER_OUTPUTS, collectives));
-      timer.mark('gather');
-      this.#backward(opBase, lanes, encoded, collectives, timer);
+      if (this.#together !== undefined) {
+        this.#passTogether(this.#together, opBase, lanes, collectives, timer);
+      } else {
+        if (!this.#isLocal) for (const input of lanes) encoded.push(this.#forward(input));
+        timer.mark('forward');
+        rootScope('collectives', () => this.#outputs.run(opBase + OP_GATHER_OUTPUTS, collectives));
+        timer.mark('gather');
+        this.#backward(opBase, lanes, encoded, collectives, timer);
+      }
     } finally {
       for (const lane of encoded) lane.dispose();
     }
@@ -236,7 +256,56 @@ export class LaneTrainer {
     }
   }
 
-  #laneOf(input: LaneInput, { outputs }: EncodedLane): Lane {
+  /** Forward and backward of all held lanes side by side: their batch norms exchange with the lanes of others layer by layer. */
+  #passTogether(
+    encoder: TogetherEncoder,
+    opBase: number,
+    lanes: readonly LaneInput[],
+    collectives: BlockingCollectives,
+    timer: PhaseTimer,
+  ): void {
+    const encoded = encoder.encode(lanes, opBase + OP_FIRST_BUCKET + this.layout.buckets.length, collectives);
+    const held = encoded.outputs.map((outputs) => ({ outputs }));
+    const tickets: number[] = [];
+    const made: tf.Tensor[] = [];
+    try {
+      lanes.forEach((input, position) => void this.#outputs.share(input, held[position]!));
+      timer.mark('forward');
+      rootScope('collectives', () => this.#outputs.run(opBase + OP_GATHER_OUTPUTS, collectives));
+      const batch = this.#outputs.batch(this.#scalars.read());
+      made.push(...batch.gathered);
+      const exchanged = this.#exchange(opBase, batch, lanes, held, collectives);
+      made.push(...exchanged);
+      timer.mark('gather');
+      const dOutputs: (readonly (tf.Tensor | null)[])[] = [];
+      const sinks = lanes.map((input, position) => {
+        const lane = this.#laneOf(input, held[position]!);
+        const result = rootScope('loss', () => this.#objective.laneGradients(batch, lane, exchanged));
+        made.push(...result.dOutputs.filter((one) => one !== null));
+        dOutputs.push(result.dOutputs);
+        const sink = this.#sink(position, opBase, collectives, tickets);
+        const scalars = new Map(this.#scalars.indices.map((index, i) => [index, result.dScalars[i]!]));
+        sink.scalars([result.lossSum, ...result.metricSums, ...encoded.statistics], scalars);
+        return sink;
+      });
+      encoded.backward(dOutputs, this.#updater.trainable, (lane, index, gradient) =>
+        sinks[lane]!.gradient(index, gradient, true),
+      );
+      rootScope('gradient sums', () => {
+        for (const sink of sinks) sink.finish();
+      });
+      timer.mark('backward');
+      rootScope('collectives', () => {
+        for (const ticket of tickets) collectives.wait(ticket);
+      });
+      timer.mark('reduce');
+    } finally {
+      tf.dispose(made);
+      encoded.dispose();
+    }
+  }
+
+  #laneOf(input: LaneInput, { outputs }: Pick<EncodedLane, 'outputs'>): Lane {
     const samples = { begin: input.lane * this.#laneBatch, count: this.#laneBatch };
     return { samples, outputs, labels: labelsOf(input), seeds: seedsOf(input, this.#laneBatch) };
   }
@@ -260,7 +329,7 @@ export class LaneTrainer {
     opBase: number,
     batch: GlobalBatch,
     lanes: readonly LaneInput[],
-    encoded: readonly EncodedLane[],
+    encoded: readonly Pick<EncodedLane, 'outputs'>[],
     collectives: BlockingCollectives,
   ): tf.Tensor1D[] {
     if (this.#exchanged.isEmpty) return [];

@@ -1,4 +1,5 @@
 import type { ModelConfig, RunConfig } from '../../common/config/run-config.ts';
+import { batchNormOf } from '../../common/config/vision-config.ts';
 import type { Engine } from '../../engine/index.ts';
 import { parameterRules } from '../../models/parameter-rules.ts';
 import { newObjective } from '../objectives/new-objective.ts';
@@ -38,6 +39,7 @@ export function newTrainer(
       gradClipNorm: train.optimizer.gradClipNorm,
       nonFinite: train.nonFinite,
       gradCache: train.gradCache || train.microBatch === 'auto',
+      synchronised: batchNormOf(modelConfig.vision) === 'sync',
       microBatch: train.microBatch === 'auto' ? undefined : train.microBatch,
       updater: {
         optimizer: optimizerSpec(train.optimizer),
