@@ -21,6 +21,7 @@ export interface TuneOptions {
   readonly unlockedGroups?: number;
   readonly headSteps: number;
   readonly labelSmoothing: number;
+  readonly mixup: number;
   readonly evaluateEvery?: number;
   readonly patience: number;
   readonly batchNorm?: 'running' | 'batch';
@@ -53,6 +54,7 @@ export function addTuneOptions(command: Command): Command {
     .option('--unlocked-groups <n>', 'train only the last so many groups of the backbone', wholeNumber(0))
     .option('--head-steps <n>', 'train the head alone for so many steps first', wholeNumber(0), 0)
     .option('--label-smoothing <ε>', 'share of the target that is spread over all classes', realNumber(0, 0.99), 0)
+    .option('--mixup <α>', 'mix pictures and targets with λ ~ Beta(α, α); 0: not', realNumber(0), 0)
     .option('--evaluate-every <n>', 'steps between evaluations (default: a twentieth of all)', wholeNumber(1))
     .option('--patience <n>', 'stop after so many evaluations without improvement; 0: never', wholeNumber(0), 0)
     .addOption(
@@ -87,6 +89,7 @@ export function recipeOf(options: TuneOptions): TuneRecipe {
     ...(unlockedGroups === undefined ? {} : { unlockedGroups }),
     headSteps: options.headSteps,
     labelSmoothing: options.labelSmoothing,
+    mixup: options.mixup,
     // A head, LoRA and bottlenecks leave the norms alone.
     batchNorm: options.batchNorm ?? (adapter?.kind === 'conv' || (!adapter && !options.headOnly) ? 'batch' : 'running'),
     precision: options.precision,

@@ -85,7 +85,7 @@ describe('fine-tuning', () => {
   });
 
   it('goes on after an interruption to the same bits, also out of the phase that trains the head alone', async () => {
-    const chosen = recipe({ steps: 9, evaluateEverySteps: 3, headSteps: 4 });
+    const chosen = recipe({ steps: 9, evaluateEverySteps: 3, headSteps: 4, mixup: 0.4 });
     const whole = newNetwork();
     const kept: TuneProgress[] = [];
     const expected = await tune(chosen, modules(whole), {
@@ -101,6 +101,17 @@ describe('fine-tuning', () => {
       resumed.dispose();
     }
     whole.dispose();
+  });
+
+  it('trains another network with mixup, which draws per sample and epoch', async () => {
+    const [plain, mixedUp] = [newNetwork(), newNetwork()];
+    const before = tf.memory().numTensors;
+    await tune(recipe({ steps: 4 }), modules(plain));
+    await tune(recipe({ steps: 4, mixup: 1 }), modules(mixedUp));
+    expect(tf.memory().numTensors).toBe(before);
+    expect(changedNames(mixedUp, plain.read())).toContain('head.weight');
+    plain.dispose();
+    mixedUp.dispose();
   });
 
   it('stops when validation has not improved for `patience` evaluations', async () => {

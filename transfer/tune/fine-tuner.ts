@@ -5,13 +5,14 @@ import {
   type Optimizer,
   pixelsToTensor,
   recordForward,
-  type Tensor,
   type Tensor2D,
   tf,
 } from '../../engine/index.ts';
 import type { HostTensor } from '../../models/formats/safetensors.ts';
 import type { ParameterRule } from '../../models/parameter-rules.ts';
 import { learningRate } from '../../models/schedule.ts';
+import { laneMixing, type Mixing, mixed } from '../../worker/objectives/mixup.ts';
+import { smoothedTargets, softmaxLoss } from '../../worker/objectives/softmax-loss.ts';
 import type { LabelledSample } from '../data/labelled-set.ts';
 import type { PictureSource } from '../data/picture-source.ts';
 import type { TransferNetwork } from '../network.ts';
@@ -91,8 +92,7 @@ export class FineTuner {
     const phase = this.#enterPhase(step);
     const planned = this.#plan.batchOf(step);
     const pixels = await this.#views(planned, signal);
-    const labels = Int32Array.from(planned, ({ sample }) => sample.label);
-    const loss = this.#gradient(phase, pixels, labels);
+    const loss = this.#gradient(phase, pixels, planned);
     const gradientNorm = Math.sqrt(this.#modules.engine.sumOfSquares(phase.gradient)) / planned.length;
     const lr = this.#learningRate(step);
     const clip = Math.min(1, this.#recipe.clipNorm / Math.max(gradientNorm, Number.MIN_VALUE));
@@ -199,50 +199,52 @@ export class FineTuner {
   }
 
   /** Writes the gradient of the batch's summed loss; returns that sum. */
-  #gradient(phase: Phase, pixels: Uint8Array, labels: Int32Array): number {
-    const { engine, network, classes } = this.#modules;
+  #gradient(phase: Phase, pixels: Uint8Array, planned: readonly PlannedSample[]): number {
+    const { engine, network } = this.#modules;
     const { mean, std, vision } = network.source;
     const { precision } = network;
     const side = vision.imageSize;
-    const x_BHWC = pixelsToTensor(pixels, [labels.length, side, side, 3], { mean, std, precision });
+    const mixing = this.#mixing(planned);
+    const x_BHWC = tf.tidy(() => {
+      const x = pixelsToTensor(pixels, [planned.length, side, side, 3], { mean, std, precision });
+      return mixing === undefined ? x : mixed(x, mixing);
+    });
     const recording = recordForward(() => [network.logits(x_BHWC, { training: this.#followsStatistics })]);
     try {
       if (this.#followsStatistics) network.statistics.read(this.#laneStatistics);
-      const { dLogits_BK, loss } = crossEntropy(recording.outputs[0] as Tensor2D, labels, {
-        classes,
-        smoothing: this.#recipe.labelSmoothing,
-      });
+      const { dLogits_RK, lossSum } = softmaxLoss(engine, recording.outputs[0]!, this.#targets(planned, mixing));
       try {
         phase.gradient.fill(0);
         const variables = phase.trained.map((index) => network.parameters[index]!.variable);
-        recording.backward([dLogits_BK], variables, (i, gradient) => {
+        recording.backward([dLogits_RK], variables, (i, gradient) => {
           const begin = phase.offsets[i]!;
           engine.readInto(gradient, phase.gradient.subarray(begin, begin + gradient.size));
         });
       } finally {
-        dLogits_BK.dispose();
+        dLogits_RK.dispose();
       }
-      return loss;
+      return lossSum;
     } finally {
       recording.dispose();
       x_BHWC.dispose();
     }
   }
-}
 
-/** Summed cross-entropy with targets (1 − ε)·[k = y] + ε/K, and its gradient p − q. The caller disposes the gradient. */
-function crossEntropy(
-  logits_BK: Tensor2D,
-  labels: Int32Array,
-  { classes, smoothing }: { readonly classes: number; readonly smoothing: number },
-): { readonly dLogits_BK: Tensor; readonly loss: number } {
-  let loss = 0;
-  const dLogits_BK = tf.tidy(() => {
-    const oneHot_BK = tf.oneHot(tf.tensor1d(labels, 'int32'), classes);
-    const target_BK = tf.add(tf.mul(oneHot_BK, 1 - smoothing), smoothing / classes);
-    const logP_BK = tf.logSoftmax(logits_BK);
-    loss = -tf.sum(tf.mul(target_BK, logP_BK)).dataSync<'float32'>()[0]!;
-    return tf.sub(tf.exp(logP_BK), target_BK);
-  });
-  return { dLogits_BK, loss };
+  #mixing(planned: readonly PlannedSample[]): Mixing | undefined {
+    const { mixup } = this.#recipe;
+    return mixup > 0
+      ? laneMixing(
+          Uint32Array.from(planned, ({ seed }) => seed),
+          mixup,
+        )
+      : undefined;
+  }
+
+  #targets(planned: readonly PlannedSample[], mixing: Mixing | undefined): Tensor2D {
+    const labels = Int32Array.from(planned, ({ sample }) => sample.label);
+    return tf.tidy(() => {
+      const target_BK = smoothedTargets(labels, this.#modules.classes, this.#recipe.labelSmoothing);
+      return mixing === undefined ? target_BK : (mixed(target_BK, mixing) as Tensor2D);
+    });
+  }
 }

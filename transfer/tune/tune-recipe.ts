@@ -25,6 +25,8 @@ export const tuneRecipeSchema = z.strictObject({
   /** The first so many steps train the head alone. */
   headSteps: whole.default(0),
   labelSmoothing: z.number().min(0).lt(1).default(0),
+  /** α of mixup; 0: none. */
+  mixup: z.number().min(0).default(0),
   /** ResNets: batch norms by the statistics of pretraining, which stay, or by each batch's own, which the running ones follow. */
   batchNorm: z.enum(['running', 'batch']).default('running'),
   /** Largest norm of a gradient. */
