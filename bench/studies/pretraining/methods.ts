@@ -63,7 +63,15 @@ export const METHODS: readonly Method[] = [
   },
   { name: 'MAE', objective: 'mae', augment: CROPS, optimizer: { weightDecay: 0.05, beta2: 0.95 } },
   { name: 'rotation', objective: 'rotation', augment: CROPS },
-  { name: 'SigLIP', objective: 'siglip', model: { initLogitBias: -10 }, augment: LIGHT, globalBatch: 256 },
+  {
+    name: 'SigLIP',
+    objective: 'siglip',
+    // −ln 255: pairs begin at the odds of the batch. From the paper's −10 Adam needs thousands of steps, more than there are, and until then
+    // all embeddings are drawn together.
+    model: { initLogitBias: -5.5 },
+    augment: LIGHT,
+    globalBatch: 256,
+  },
   { name: 'CLIP', objective: 'clip', augment: LIGHT, globalBatch: 256 },
   { name: 'supervised', objective: 'supervised', labels: true, augment: LIGHT },
 ];
