@@ -86,7 +86,7 @@ export class ClipModel {
     const make = { seed, init, scope, shared };
     this.parameters = makeVariables(parameterSpecs(config, logitScaleInit), { ...make, trainable: true });
     this.buffers = makeVariables(bufferSpecs(config), { ...make, trainable: false });
-    this.#batchStatistics = new BatchStatistics(this.buffers, scope);
+    this.#batchStatistics = new BatchStatistics(this.buffers, scope, shared);
     if (this.#batchStatistics.length > 0) this.statistics = this.#batchStatistics;
     this.#byName = new Map([...this.parameters, ...this.buffers].map(({ name, variable }) => [name, variable]));
   }

@@ -1,7 +1,7 @@
 import { assert } from '../../common/errors.ts';
 import { type Precision, synchronisedBatchNorm, type Tensor1D, tf, type Variable } from '../../engine/index.ts';
 import type { ParameterLookup } from '../clip/transformer.ts';
-import type { NamedVariable } from '../named-variables.ts';
+import type { NamedVariable, SharedVariables } from '../named-variables.ts';
 import { type BatchNormLayer, batchNormLayer } from './batch-norm-layer.ts';
 import type { LanesTogether } from './lanes-together.ts';
 
@@ -17,6 +17,8 @@ interface Slot {
   readonly lane: Variable;
   readonly offset: number;
   readonly length: number;
+  /** Whether another model moves the running values. */
+  readonly isShared: boolean;
 }
 
 /**
@@ -29,13 +31,18 @@ interface Slot {
 export class BatchStatistics {
   /** Floats per lane. */
   readonly length: number;
+  /** What they are of, one behind another. */
+  readonly entries: readonly { readonly name: string; readonly length: number }[];
   readonly #slots: readonly Slot[];
   readonly #byName: ReadonlyMap<string, Slot>;
   /** Forwards since the last `begin`. */
   #forwards = 0;
 
-  /** @param buffers those of the model; only running statistics are taken. @param scope unique in the thread */
-  constructor(buffers: readonly NamedVariable[], scope: string) {
+  /**
+   * @param buffers those of the model; only running statistics are taken. @param scope unique in the thread
+   * @param shared what other models made: this one meets statistics of it, too, but theirs are the running values to move
+   */
+  constructor(buffers: readonly NamedVariable[], scope: string, shared?: SharedVariables) {
     let offset = 0;
     this.#slots = buffers
       .filter(({ name }) => RUNNING.test(name))
@@ -44,11 +51,12 @@ export class BatchStatistics {
         const zeros = tf.zeros([length]);
         const lane = tf.variable(zeros, false, `${scope}/lane/${name}`);
         zeros.dispose();
-        const slot = { name, running: variable, lane, offset, length };
+        const slot = { name, running: variable, lane, offset, length, isShared: shared?.has(name) ?? false };
         offset += length;
         return slot;
       });
     this.length = offset;
+    this.entries = this.#slots.map(({ name, length }) => ({ name, length }));
     this.#byName = new Map(this.#slots.map((slot) => [slot.name, slot]));
   }
 
@@ -108,8 +116,8 @@ export class BatchStatistics {
     tf.tidy(() => {
       const running = tf.concat(this.#slots.map((slot) => slot.running)).dataSync<'float32'>();
       const next = running.map((value, i) => (1 - share) * value + share * mean[i]!);
-      for (const { running: variable, offset, length } of this.#slots) {
-        variable.assign(tf.tensor1d(next.slice(offset, offset + length)));
+      for (const { running: variable, offset, length, isShared } of this.#slots) {
+        if (!isShared) variable.assign(tf.tensor1d(next.slice(offset, offset + length)));
       }
     });
   }

@@ -43,7 +43,9 @@ export class MomentumModel {
   /** The query's; the key encoder's under `key.` and the query's names; the queue's. */
   readonly buffers: readonly NamedVariable[];
   /** Of the query encoder. */
-  readonly statistics?: Pick<BatchStatistics, 'length' | 'begin' | 'read'> & { apply(mean: Float32Array): void };
+  readonly statistics?: Pick<BatchStatistics, 'length' | 'entries' | 'begin' | 'read'> & {
+    apply(mean: Float32Array): void;
+  };
   readonly #key: ViewModel;
   /** 1 once the key encoder has statistics; before, it has those that every batch norm begins with. */
   readonly #isNormed: NamedVariable;
@@ -74,6 +76,7 @@ export class MomentumModel {
     if (statistics) {
       this.statistics = {
         length: statistics.length,
+        entries: statistics.entries,
         begin: () => statistics.begin(),
         read: (out) => statistics.read(out),
         apply: (mean) => {

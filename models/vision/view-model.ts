@@ -98,7 +98,7 @@ export class ViewModel {
     const make = { seed, init: 'random', scope, shared } as const;
     this.parameters = makeVariables(viewParameterSpecs(vision, head, headKey), { ...make, trainable });
     this.buffers = makeVariables(viewBufferSpecs(vision, head, headKey), { ...make, trainable: false });
-    this.#batchStatistics = new BatchStatistics(this.buffers, scope);
+    this.#batchStatistics = new BatchStatistics(this.buffers, scope, shared);
     if (this.#batchStatistics.length > 0) this.statistics = this.#batchStatistics;
     this.#byName = new Map([...this.parameters, ...this.buffers].map(({ name, variable }) => [name, variable]));
   }

@@ -79,6 +79,8 @@ function statefulTraining(engine: Engine, poisoned: () => boolean): { trainer: L
     buffers,
     statistics: {
       length: 2,
+      entries: [{ name: 'seen', length: 2 }],
+      begin: () => undefined,
       read: (out) => out.set(ofLane),
       apply: (mean) =>
         assign(

@@ -1,5 +1,6 @@
 import { type Tensor, type Tensor1D, tf } from '../../engine/index.ts';
 import type { NamedVariable } from '../../models/named-variables.ts';
+import { JointStatistics } from './joint-statistics.ts';
 import type {
   EncoderInput,
   FinishedStep,
@@ -39,7 +40,7 @@ export class JointModel implements TrainedModel {
     this.parameters = distinct(parts.flatMap(({ model }) => model.parameters));
     this.buffers = distinct(parts.flatMap(({ model }) => model.buffers ?? []));
     const statistics = parts.flatMap(({ model }) => model.statistics ?? []);
-    if (statistics.length > 0) this.statistics = allStatistics(statistics);
+    if (statistics.length > 0) this.statistics = new JointStatistics(statistics);
   }
 
   dispose(): void {
@@ -49,29 +50,6 @@ export class JointModel implements TrainedModel {
 
 function distinct(variables: readonly NamedVariable[]): NamedVariable[] {
   return [...new Map(variables.map((one) => [one.name, one])).values()];
-}
-
-function allStatistics(parts: readonly LaneStatistics[]): LaneStatistics {
-  const slices = (values: Float32Array) => {
-    let begin = 0;
-    return parts.map(({ length }) => {
-      begin += length;
-      return values.subarray(begin - length, begin);
-    });
-  };
-  return {
-    length: parts.reduce((sum, { length }) => sum + length, 0),
-    read: (out) => {
-      slices(out).forEach((own, index) => {
-        parts[index]!.read(own);
-      });
-    },
-    apply: (mean) => {
-      slices(mean).forEach((own, index) => {
-        parts[index]!.apply(own);
-      });
-    },
-  };
 }
 
 /**

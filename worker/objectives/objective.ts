@@ -31,10 +31,12 @@ export interface TrainedModel {
 export interface LaneStatistics {
   /** Floats of one lane. */
   readonly length: number;
+  /** What they are of, one behind another. Models that share a tower have the same names for what they share. */
+  readonly entries: readonly { readonly name: string; readonly length: number }[];
   /** Batch norms that it is of. */
   readonly norms?: number;
   /** A lane is about to be encoded: what other forwards left is forgotten. */
-  begin?(): void;
+  begin(): void;
   /** Those of the lane that was encoded last; asked for right after `encode`. */
   read(out: Float32Array): void;
   /** Takes the mean over all lanes over. Called once the step's update is applied, with the same bits on every worker. */

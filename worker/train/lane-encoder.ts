@@ -63,7 +63,7 @@ export class LaneEncoder {
 
   /** Encodes a whole lane and keeps its tape. */
   encode(input: LaneInput): EncodedLane {
-    this.#statistics?.begin?.();
+    this.#statistics?.begin();
     const recording = this.#record(input, this.#whole);
     return {
       outputs: recording.outputs,
@@ -81,7 +81,7 @@ export class LaneEncoder {
    */
   encodeTwice(input: LaneInput, microBatch: number): EncodedLane {
     const chunks = chunksOf(this.#options.laneBatch, microBatch);
-    this.#statistics?.begin?.();
+    this.#statistics?.begin();
     const outputs = this.#outputsOf(input, chunks);
     return {
       outputs,

@@ -51,7 +51,7 @@ export class TogetherEncoder {
     const inputs = lanes.map((lane) => this.#input(lane));
     let op = opFirst;
     const exchange = (own: readonly Float32Array[]) => this.#gather(op++, lanes, own, collectives);
-    this.#statistics.begin?.();
+    this.#statistics.begin();
     let recording: Recording;
     try {
       const encode = () => this.#objective.encodeTogether!(inputs, { lookups, exchange }).flat();
