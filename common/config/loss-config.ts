@@ -18,6 +18,7 @@ const SINGLE_OBJECTIVES = [
   'rotation',
   'rotation-pairs',
   'cloze',
+  'mae',
 ] as const;
 
 export type SingleObjective = (typeof SINGLE_OBJECTIVES)[number];
@@ -49,6 +50,27 @@ const cloze = z.strictObject({
     .default(0.15)
     .describe('Share of the tokens to be guessed: 80 % hidden, 10 % replaced, 10 % as they are'),
   tied: z.boolean().default(true).describe("Whether the output's weights are the token embedding, as in BERT"),
+});
+
+const mae = z.strictObject({
+  maskRatio: z
+    .number()
+    .gt(0, 'must be above 0: nothing would be left to predict')
+    .lt(1, 'must be below 1: the encoder would see no patch')
+    .default(0.75)
+    .describe('Share of the patches that the encoder does not see'),
+  normTarget: z
+    .boolean()
+    .default(true)
+    .describe("Predict pixels less their patch's mean, over its deviation (He et al. 2022, section 4.1)"),
+  decoder: z
+    .strictObject({
+      width: positiveInt.default(512).describe('A multiple of headWidth and of 4'),
+      layers: positiveInt.default(8),
+      headWidth: positiveInt.default(32).describe('Heads = width / headWidth: 16 in the paper'),
+    })
+    .prefault({})
+    .describe('Transfer drops it'),
 });
 
 export const lossSchema = z
@@ -89,6 +111,7 @@ export const lossSchema = z
       ),
     rotationPairs: rotationPairs.optional().describe('rotation-pairs'),
     cloze: cloze.optional().describe('cloze'),
+    mae: mae.optional().describe('mae'),
     joint: z
       .array(jointPart)
       .min(2)
@@ -104,9 +127,11 @@ export type LossConfig = z.infer<typeof lossSchema>;
 /** Each with its defaults, whether or not the config has it. */
 export const rotationPairsOf = (loss: LossConfig) => rotationPairs.parse(loss.rotationPairs ?? {});
 export const clozeOf = (loss: LossConfig) => cloze.parse(loss.cloze ?? {});
+export const maeOf = (loss: LossConfig) => mae.parse(loss.mae ?? {});
 
 export type RotationPairsConfig = z.infer<typeof rotationPairs>;
 export type ClozeConfig = z.infer<typeof cloze>;
+export type MaeConfig = z.infer<typeof mae>;
 
 interface ObjectiveChoice {
   readonly objective: z.infer<typeof objectiveSchema>;
@@ -135,11 +160,14 @@ const READERS: readonly { readonly key: keyof LossConfig; readonly by: readonly 
   { key: 'mixup', by: ['supervised'] },
   { key: 'rotationPairs', by: ['rotation-pairs'] },
   { key: 'cloze', by: ['cloze'] },
+  { key: 'mae', by: ['mae'] },
 ];
 
 /** What an objective needs and lacks, and what is set for one that does not read it; paths from the root of the config. */
 export function lossProblems(
-  config: ObjectiveChoice & { readonly train: { readonly globalBatch: number; readonly lanes: number } },
+  config: ObjectiveChoice & {
+    readonly train: { readonly globalBatch: number; readonly lanes: number; readonly patchDropout: number };
+  },
 ): Problem[] {
   const { objective, loss, train } = config;
   const problems: Problem[] = [];
@@ -169,7 +197,24 @@ export function lossProblems(
     }
   }
   problems.push(...mocoProblems({ objective: moco ?? objective, loss, train }));
+  if (parts.includes('mae')) problems.push(...maeProblems(loss.mae, train.patchDropout));
   return [...problems, ...jointProblems(config)];
+}
+
+/** @param options with their defaults; none are theirs, which fit */
+function maeProblems(options: MaeConfig | undefined, patchDropout: number): Problem[] {
+  const problems: Problem[] = [];
+  if (options !== undefined) {
+    const { width, headWidth } = options.decoder;
+    const message = `must be a multiple of headWidth (${headWidth}) and of 4, for its fixed positions; is ${width}`;
+    const path = ['loss', 'mae', 'decoder', 'width'];
+    if (width % headWidth !== 0 || width % 4 !== 0) problems.push({ path, message });
+  }
+  if (patchDropout > 0) {
+    const message = `must be 0 with objective mae, which hides loss.mae.maskRatio of the patches itself; is ${patchDropout}`;
+    problems.push({ path: ['train', 'patchDropout'], message });
+  }
+  return problems;
 }
 
 function jointProblems({ objective, loss: { joint } }: ObjectiveChoice): Problem[] {

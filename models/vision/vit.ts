@@ -16,7 +16,7 @@ import {
 import { type ParameterLookup, type TransformerOptions, transformerPooled } from '../clip/transformer.ts';
 import { attentionPool } from './attention-pool.ts';
 import type { TowerContext } from './backbone.ts';
-import { keptPatches, type PatchDropout, selectPatches, selectPositions } from './patch-dropout.ts';
+import { keptPatches, selectPatches, selectPositions } from './patch-dropout.ts';
 import { patchCount, type VitLayout } from './vit-layout.ts';
 
 /**
@@ -24,7 +24,7 @@ import { patchCount, type VitLayout } from './vit-layout.ts';
  * ln_post. Shapes: B pictures, N patches, T tokens, D width.
  */
 
-/** Patches as tokens, with their positions but without a class token, in compute precision: [B,N,D]. What MAE hides some of. */
+/** Patches as tokens, with their positions but without a class token, in compute precision: [B,N,D]. */
 export function patchTokens(x_BHWC: Tensor4D, layout: VitLayout, tower: TowerContext): Tensor3D {
   return moduleScope('patch embedding', () =>
     tf.tidy(() => {
@@ -69,7 +69,10 @@ export function vitFeatures(x_BHWC: Tensor4D, layout: VitLayout, tower: TowerCon
   const { pooling, classToken, normBeforePool } = layout;
   const embedded_BTD = moduleScope('patch embedding', () =>
     tf.tidy(() => {
-      if (tower.patchDropout) return keptTokens(x_BHWC, layout, tower, tower.patchDropout);
+      if (tower.patchDropout) {
+        const kept = keptPatches(tower.patchDropout, x_BHWC.shape[0], patchCount(layout));
+        return keptTokens(x_BHWC, layout, tower, kept);
+      }
       const token_D = classToken ? tower.parameter<Tensor1D>('visual.class_embedding') : null;
       const positions_TD = tower.parameter<Tensor2D>('visual.positional_embedding');
       return addTokenAndPosition(patches(x_BHWC, layout, tower), token_D, positions_TD);
@@ -82,11 +85,13 @@ export function vitFeatures(x_BHWC: Tensor4D, layout: VitLayout, tower: TowerCon
   return normBeforePool ? pooled_BD : (finalNorm(pooled_BD, layout, tower) as Tensor2D);
 }
 
-/** The tokens of the patches that dropout leaves, with their positions, behind the class token: [B,1+K,D]. */
-function keptTokens(x_BHWC: Tensor4D, layout: VitLayout, tower: TowerContext, dropout: PatchDropout): Tensor3D {
+/**
+ * The tokens of some patches, with their positions, behind the class token where there is one: [B,1+K,D]. No other patch is even embedded.
+ * @param kept places of each picture's patches, [B·K]
+ */
+export function keptTokens(x_BHWC: Tensor4D, layout: VitLayout, tower: TowerContext, kept: Int32Array): Tensor3D {
   const [batch] = x_BHWC.shape;
   const first = layout.classToken ? 1 : 0;
-  const kept = keptPatches(dropout, batch, patchCount(layout));
   const patches_BKD = patches(x_BHWC, layout, tower, kept);
   const positions_BKD = selectPositions(tower.parameter('visual.positional_embedding'), kept, batch, first);
   const tokens_BKD = toCompute(tf.add(toFloat32(patches_BKD), positions_BKD) as Tensor3D, tower.precision);

@@ -40,6 +40,7 @@ describe('every published recipe', () => {
         'simclr-rn50',
         'moco-v2-rn50',
         'moco-v3-vit-b-16',
+        'mae-vit-b-16',
       ]),
     );
     for (const name of full) {

@@ -126,6 +126,17 @@ describe('seeds', () => {
     expect(new Set([...first.seeds, ...second.seeds]).size).toBe(2 * GLOBAL_BATCH);
     expect((await loadStep(8, {})).seeds).toEqual(first.seeds);
   });
+
+  it('of a sample are others in another epoch', async () => {
+    const seedsOf = new Map<string, number[]>();
+    for (let step = 0; step < 8; step++) {
+      const { ids, seeds } = await loadStep(2, { views: 0 }, step);
+      for (const [i, id] of ids.entries()) seedsOf.set(id, [...(seedsOf.get(id) ?? []), seeds[i]!]);
+    }
+    const repeated = [...seedsOf.values()].filter((seeds) => seeds.length > 1);
+    expect(repeated.length).toBeGreaterThan(4);
+    for (const seeds of repeated) expect(new Set(seeds).size).toBe(seeds.length);
+  });
 });
 
 describe('labels', () => {

@@ -186,6 +186,7 @@ describe('held-out data', () => {
     { objective: 'moco-v2', loss: { moco: { queue: 48 } }, tasks: ['loss', 'knn'] },
     { objective: 'moco-v3', loss: { moco: { hidden: 32, width: 16 } }, tasks: ['loss', 'health'] },
     { objective: 'supervised', loss: { classes: CLASSES }, tasks: ['loss', 'knn'] },
+    { objective: 'mae', loss: { mae: { decoder: { width: 16, layers: 1, headWidth: 8 } } }, tasks: ['loss', 'knn'] },
   ] as const;
 
   it.each(CASES)(

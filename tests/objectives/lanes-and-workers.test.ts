@@ -17,6 +17,7 @@ import type { TrainedModel } from '../../worker/objectives/objective.ts';
 import type { StepResult } from '../../worker/train/lane-trainer.ts';
 import { newTrainer } from '../../worker/train/new-trainer.ts';
 import { LockstepWorld } from '../support/lockstep-world.ts';
+import { MAE_CASES } from './mae-cases.ts';
 import { type Batch, batchOf, type Case, GLOBAL_BATCH, LANES, laneOf, MODEL } from './objective-case.ts';
 import { PROXY_CASES } from './proxy-cases.ts';
 import { attractionLoss, clipLoss, siglipLoss, simclrLoss, supconLoss, supervisedLoss } from './references.ts';
@@ -229,7 +230,7 @@ describe.each(['cpu', 'auto'] as const)('on engine %s', (name) => {
     };
   }
 
-  const all = [...CASES, ...PROXY_CASES];
+  const all = [...CASES, ...PROXY_CASES, ...MAE_CASES];
   // Convolutions in JavaScript would take minutes.
   const cases = name === 'cpu' ? all.filter(({ model }) => model?.vision?.kind === undefined) : all;
   describe.each(cases)('$title', (one) => {

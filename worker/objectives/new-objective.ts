@@ -1,4 +1,4 @@
-import { clozeOf, objectiveParts, type SingleObjective } from '../../common/config/loss-config.ts';
+import { clozeOf, maeOf, objectiveParts, type SingleObjective } from '../../common/config/loss-config.ts';
 import { type MocoObjective, mocoOptions } from '../../common/config/moco-config.ts';
 import type { ModelConfig, RunConfig } from '../../common/config/run-config.ts';
 import type { Engine } from '../../engine/index.ts';
@@ -6,11 +6,14 @@ import { ClipModel } from '../../models/clip/clip-model.ts';
 import type { NamedVariable, SharedVariables } from '../../models/named-variables.ts';
 import { ClozeModel } from '../../models/text/cloze-model.ts';
 import { KeyQueue } from '../../models/vision/key-queue.ts';
+import { MaeModel } from '../../models/vision/mae-model.ts';
+import type { DecoderShape } from '../../models/vision/mae-shapes.ts';
 import { MomentumModel } from '../../models/vision/momentum-model.ts';
 import { ViewModel } from '../../models/vision/view-model.ts';
 import { ClipObjective } from './clip.ts';
 import { ClozeObjective } from './cloze.ts';
 import { JointModel, JointObjective, type JointPart } from './joint.ts';
+import { MaeObjective } from './mae.ts';
 import { MocoV2Objective } from './moco-v2.ts';
 import { MocoV3Objective } from './moco-v3.ts';
 import type { Objective, TrainedModel } from './objective.ts';
@@ -113,6 +116,11 @@ function newSingleObjective(name: SingleObjective, context: SingleContext): Made
       });
       return { model, objective: new ClozeObjective(options, { text: modelConfig.text, engine, model }) };
     }
+    case 'mae': {
+      const options = maeOf(loss);
+      const model = newMaeModel(options.decoder, context);
+      return { model, objective: new MaeObjective(options, { engine, model }) };
+    }
   }
 }
 
@@ -126,6 +134,12 @@ function newClipModel({ config, modelConfig, shared }: SingleContext, logitScale
     shared,
     ...(logitScaleInit === undefined ? {} : { logitScaleInit }),
   });
+}
+
+function newMaeModel(decoder: DecoderShape, { config, modelConfig, shared }: SingleContext): MaeModel {
+  const { precision, recompute } = config.train;
+  const { vision, quickGelu } = modelConfig;
+  return new MaeModel(vision, decoder, { seed: config.seed, precision, quickGelu, recompute, shared });
 }
 
 /** Both encoders begin with the same weights, drawn from the seed by name. Nothing of the key encoder waits for a backward. */

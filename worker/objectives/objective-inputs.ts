@@ -18,6 +18,7 @@ export const OBJECTIVE_INPUTS: Readonly<Record<SingleObjective, ObjectiveInputs>
   rotation: { views: 1, captions: false, labels: false },
   'rotation-pairs': { views: 2, captions: false, labels: false },
   cloze: { views: 0, captions: true, labels: false },
+  mae: { views: 1, captions: false, labels: false },
 };
 
 /** Rotations by 90° that are told apart: the classes of the rotation objectives. */

@@ -1,6 +1,7 @@
 import {
   clozeOf,
   type LossConfig,
+  maeOf,
   objectiveParts,
   rotationPairsOf,
   type SingleObjective,
@@ -12,6 +13,7 @@ import { parameterSpecs } from '../../models/clip/parameter-shapes.ts';
 import type { ParameterSpec } from '../../models/parameter-spec.ts';
 import { clozeParameterSpecs } from '../../models/text/cloze-shapes.ts';
 import { newBackbone } from '../../models/vision/backbone.ts';
+import { maeParameterSpecs } from '../../models/vision/mae-shapes.ts';
 import { type HeadConfig, viewParameterSpecs } from '../../models/vision/view-shapes.ts';
 import { type ObjectiveChoice, QUARTER_TURNS } from './objective-inputs.ts';
 
@@ -78,6 +80,8 @@ function partSpecs(part: SingleObjective, config: ObjectiveChoice, model: ModelC
       return parameterSpecs(model, 0);
     case 'cloze':
       return clozeParameterSpecs(model, clozeOf(config.loss));
+    case 'mae':
+      return maeParameterSpecs(model.vision, maeOf(config.loss).decoder);
     default:
       return viewParameterSpecs(model.vision, headOf(part, config.loss, model), headKeyOf(part, config));
   }

@@ -1,7 +1,14 @@
-import { type ClozeConfig, clozeOf, objectiveParts, type SingleObjective } from '../../common/config/loss-config.ts';
+import {
+  type ClozeConfig,
+  clozeOf,
+  maeOf,
+  objectiveParts,
+  type SingleObjective,
+} from '../../common/config/loss-config.ts';
 import type { ModelConfig, RunConfig } from '../../common/config/run-config.ts';
 import { backboneFlops, clozeFlops, laneFlops, type StepFlops } from '../../models/clip/step-flops.ts';
 import { textBatch } from '../../models/clip/text-tower.ts';
+import { maeFlops } from '../../models/vision/mae-cost.ts';
 import { encodedPictures } from '../objectives/objective-inputs.ts';
 
 /**
@@ -18,6 +25,7 @@ export function stepFlops(
     if (objective === 'clip' || objective === 'siglip') return lanesFlops(model, globalBatch, lanes, patchDropout);
     if (objective === 'cloze') return lanesClozeFlops(model, clozeOf(config.loss), lanes);
     const pictures = globalBatch / laneCount;
+    if (objective === 'mae') return ofPictures(maeFlops(model.vision, maeOf(config.loss)), lanes.length * pictures);
     const { forward, backward } = backboneFlops(model.vision, pictures, patchDropout);
     const { learnt, keys } = encodedPictures(objective);
     const imageForward = lanes.length * (learnt * forward + keys * backboneFlops(model.vision, pictures).forward);
@@ -27,6 +35,11 @@ export function stepFlops(
   return objectiveParts(config)
     .map(({ objective }) => ofPart(objective))
     .reduce(sum, NOTHING);
+}
+
+function ofPictures(one: { readonly forward: number; readonly backward: number }, pictures: number): StepFlops {
+  const [imageForward, imageBackward] = [pictures * one.forward, pictures * one.backward];
+  return { ...NOTHING, imageForward, imageBackward, total: imageForward + imageBackward };
 }
 
 function lanesClozeFlops(

@@ -61,7 +61,14 @@ export const METHODS: readonly Method[] = [
     loss: { moco: { momentum: 0.98, temperature: 0.2, hidden: 512, width: 128 } },
     augment: STRONG,
   },
-  { name: 'MAE', objective: 'mae', augment: CROPS, optimizer: { weightDecay: 0.05, beta2: 0.95 } },
+  {
+    name: 'MAE',
+    objective: 'mae',
+    // Of four patches two are seen.
+    loss: { mae: { maskRatio: 0.5, decoder: { width: 128, layers: 2, headWidth: 32 } } },
+    augment: CROPS,
+    optimizer: { weightDecay: 0.05, beta2: 0.95 },
+  },
   { name: 'rotation', objective: 'rotation', augment: CROPS },
   {
     name: 'SigLIP',
