@@ -386,8 +386,11 @@ describe.each(['cpu', 'auto'] as const)('on engine %s', (name) => {
     const after = read();
     const stem = 'visual.conv1.weight';
     for (const key of [stem, `key.${stem}`]) expect(after.get(key)).toEqual(before.get(stem));
-    for (const key of ['visual.class_embedding', 'key.visual.class_embedding']) {
-      expect(after.get(key)).not.toEqual(before.get(key));
+    for (const { name: key } of model.parameters) {
+      if (key === stem) continue;
+      expect(after.get(key), key).not.toEqual(before.get(key));
+      const followed = `key.${key}`;
+      if (after.has(followed)) expect(after.get(followed), followed).not.toEqual(before.get(followed));
     }
     dispose();
   });

@@ -21,7 +21,8 @@ import type { StepRecord } from '../../proto/gen/covey/v1/StepRecord.ts';
 import { RunClient } from '../../proto/run-client.ts';
 import { pack } from '../../worker/data/pack/pack.ts';
 
-const SHAPES = ['circle', 'square', 'triangle', 'cross'];
+/** What the pictures show, and their labels. */
+export const SHAPES = ['circle', 'square', 'triangle', 'cross'];
 const COLOURS = ['red', 'green', 'blue', 'orange', 'purple', 'black', 'brown', 'pink'];
 
 export interface TestDataset {
@@ -30,17 +31,24 @@ export interface TestDataset {
   readonly vocabSize: number;
 }
 
-/** Small drawn pictures with captions that fit them, packed as a user would. */
-export async function makeDataset(folder: string, count = 192): Promise<TestDataset> {
+/**
+ * Small drawn pictures with captions that fit them, packed as a user would. With `labels` each lies in a folder called after its shape,
+ * which is its label.
+ */
+export async function makeDataset(
+  folder: string,
+  count = 192,
+  { labels = false }: { readonly labels?: boolean } = {},
+): Promise<TestDataset> {
   const pictures = path.join(folder, 'pictures');
-  await mkdir(pictures, { recursive: true });
+  for (const shape of labels ? SHAPES : ['']) await mkdir(path.join(pictures, shape), { recursive: true });
   const { writeFile } = await import('node:fs/promises');
   const random = new RandomStream('test-dataset');
   const captions: string[] = [];
   for (let i = 0; i < count; i++) {
     const shape = SHAPES[random.integer(SHAPES.length)]!;
     const colour = COLOURS[random.integer(COLOURS.length)]!;
-    const name = `${String(i).padStart(4, '0')}`;
+    const name = path.join(labels ? shape : '', String(i).padStart(4, '0'));
     const svg = `<svg xmlns="http://www.w3.org/2000/svg" width="32" height="32"><rect width="32" height="32" fill="white"/>${drawn(shape, colour, random)}</svg>`;
     await writeFile(path.join(pictures, `${name}.png`), await sharp(Buffer.from(svg)).png().toBuffer());
     captions.push(`a ${colour} ${shape}`);
@@ -53,7 +61,12 @@ export async function makeDataset(folder: string, count = 192): Promise<TestData
     { clock: systemClock, random: new RandomStream('test') },
   );
   await pack(
-    { name: 'shapes', source: { kind: 'folder', path: pictures }, destination: store, samplesPerShardMax: 50 },
+    {
+      name: 'shapes',
+      source: { kind: 'folder', path: pictures, labels: labels ? 'folder' : 'none' },
+      destination: store,
+      samplesPerShardMax: 50,
+    },
     { logger: silentLogger },
   );
   const tokenizer = trainBpe(captions, { vocabSize: 600 });
