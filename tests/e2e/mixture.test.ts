@@ -13,7 +13,7 @@ import {
   testConfig,
 } from '../support/training-cluster.ts';
 
-const STEPS = 24;
+const STEPS = 60;
 const KILL_AT = 11;
 
 describe('a run over a mixture of two datasets', () => {
@@ -47,16 +47,21 @@ describe('a run over a mixture of two datasets', () => {
       for (let i = 0; i < workers; i++) cluster.startWorker('mixed');
       if (killAtStep !== undefined) {
         const stop = new AbortController();
+        const client = cluster.client();
         const killed = cluster.follow(
           'mixed',
           async ({ step }) => {
             if (step < killAtStep || stop.signal.aborted) return;
+            // A checkpoint is stored beside the steps, and on a busy machine well after them.
+            if (!(await client.getRun('mixed')).lastCheckpoint) return;
             await cluster.killAll();
             stop.abort();
           },
           AbortSignal.any([stop.signal, AbortSignal.timeout(60_000)]),
         );
         await killed.catch(() => undefined);
+        client.close();
+        expect(stop.signal.aborted, 'everything was killed in mid-run').toBe(true);
         await cluster.restartCoordinator();
         cluster.startWorker('mixed');
       }
