@@ -2,26 +2,19 @@ import { assert, CoveyError } from '../../common/errors.ts';
 import { type Engine, rootScope, tf } from '../../engine/index.ts';
 import type { NamedVariable } from '../../models/named-variables.ts';
 import type { EmbeddingHealth } from '../eval/embedding-health.ts';
-import { gatheredHealth } from '../eval/gathered-health.ts';
-import type {
-  GlobalBatch,
-  Lane,
-  LaneGradients,
-  LaneStatistics,
-  Objective,
-  TrainedModel,
-} from '../objectives/objective.ts';
+import type { LaneGradients, LaneStatistics, Objective, TrainedModel } from '../objectives/objective.ts';
 import { type BlockingCollectives, NOBODY } from './blocking-collectives.ts';
 import { type FlatLayout, flatLayout } from './flat-layout.ts';
-import { GatheredOutputs } from './gathered-outputs.ts';
+import { GlobalLoss, LOSS_OPS } from './global-loss.ts';
 import { GradientSink } from './gradient-sink.ts';
-import { type EncodedLane, LaneEncoder, type LaneInput, labelsOf, seedsOf } from './lane-encoder.ts';
-import { LaneGather, sharedFloats } from './lane-gather.ts';
+import { type EncodedLane, LaneEncoder, type LaneInput } from './lane-encoder.ts';
+import { sharedFloats } from './lane-gather.ts';
 import { type LaneSchedule, laneSchedule } from './lane-schedule.ts';
 import { LearntScalars } from './learnt-scalars.ts';
 import { PhaseTimer } from './phase-timer.ts';
 import type { StateHeader, StateView } from './state-layout.ts';
 import { TogetherEncoder } from './together-encoder.ts';
+import { TogetherPass } from './together-pass.ts';
 import { WeightUpdater, type WeightUpdaterOptions } from './weight-updater.ts';
 
 export type { LaneInput } from './lane-encoder.ts';
@@ -57,10 +50,21 @@ export interface LaneTrainerOptions {
   readonly synchronised?: boolean;
 }
 
-/** Collective operations of one step: gather outputs, gather what the objective exchanges, one reduction per bucket, two exchanges per synchronised batch norm. */
-const OP_GATHER_OUTPUTS = 0;
-const OP_GATHER_EXCHANGED = 1;
-const OP_FIRST_BUCKET = 2;
+/** Collective operations of one step: those of the loss, one reduction per bucket, two exchanges per synchronised batch norm. */
+const OP_FIRST_BUCKET = LOSS_OPS;
+
+interface SweepModules {
+  readonly collectives: BlockingCollectives;
+  /** Of the reductions that are under way. */
+  readonly tickets: number[];
+  readonly timer: PhaseTimer;
+}
+
+function awaitAll(tickets: readonly number[], collectives: BlockingCollectives): void {
+  rootScope('collectives', () => {
+    for (const ticket of tickets) collectives.wait(ticket);
+  });
+}
 
 /**
  * The training step of one worker: its lanes forward, the objective's exact global loss, its lanes backward while the reduction of
@@ -83,11 +87,10 @@ export class LaneTrainer {
   readonly #scalars: LearntScalars;
   readonly #encoder: LaneEncoder;
   /** In the encoder's place where batch norms are synchronised. */
-  readonly #together: TogetherEncoder | undefined;
+  readonly #together: TogetherPass | undefined;
   /** Collective operations of a step. */
   readonly #opCount: number;
-  readonly #outputs: GatheredOutputs;
-  readonly #exchanged: LaneGather;
+  readonly #loss: GlobalLoss;
   readonly #reduced: Float32Array;
   /** Sums of the chunks of a lane, where lanes are not encoded whole. */
   #laneSums: Float32Array | undefined;
@@ -114,15 +117,8 @@ export class LaneTrainer {
       { laneBatch: this.#laneBatch, ...options },
       { objective, statistics: this.#statistics },
     );
-    const { statistics: batchStatistics } = model;
-    const isTogether = options.synchronised === true && batchStatistics !== undefined;
-    this.#together = isTogether
-      ? new TogetherEncoder(
-          { laneBatch: this.#laneBatch, ...options },
-          { model, objective, statistics: batchStatistics },
-        )
-      : undefined;
-    this.#opCount = OP_FIRST_BUCKET + this.layout.buckets.length + (isTogether ? 2 * batchStatistics.norms! : 0);
+    const isTogether = options.synchronised === true && model.statistics !== undefined;
+    this.#opCount = OP_FIRST_BUCKET + this.layout.buckets.length + (isTogether ? 2 * model.statistics.norms! : 0);
     this.#updater = new WeightUpdater(options.updater, {
       engine,
       variables: this.#variables,
@@ -130,9 +126,18 @@ export class LaneTrainer {
       buffers: this.#buffers.map(({ variable }) => variable),
     });
     this.#trainable = this.#updater.trainable.map((index) => this.#variables[index]!);
-    const { laneCount } = options;
-    this.#outputs = new GatheredOutputs(options, { engine, objective });
-    this.#exchanged = new LaneGather({ rows: objective.exchanged, laneCount, laneBatch: this.#laneBatch });
+    this.#loss = new GlobalLoss(options, { engine, objective, scalars: this.#scalars });
+    this.#together = isTogether
+      ? new TogetherPass({
+          encoder: new TogetherEncoder(
+            { laneBatch: this.#laneBatch, ...options },
+            { model, objective, statistics: model.statistics },
+          ),
+          loss: this.#loss,
+          scalars: this.#scalars,
+          trainable: this.#updater.trainable,
+        })
+      : undefined;
     this.#reduced = sharedFloats(this.layout.totalFloats);
     this.#microBatch = options.microBatch ?? this.#laneBatch;
   }
@@ -161,17 +166,21 @@ export class LaneTrainer {
   step(stepIndex: number, lr: number, lanes: readonly LaneInput[], collectives: BlockingCollectives): StepResult {
     const timer = new PhaseTimer();
     const encoded: EncodedLane[] = [];
+    const tickets: number[] = [];
     const opBase = stepIndex * this.#opCount;
     try {
       if (this.#together !== undefined) {
-        this.#passTogether(this.#together, opBase, lanes, collectives, timer);
+        const opFirstNorm = opBase + OP_FIRST_BUCKET + this.layout.buckets.length;
+        const sinkOf = (position: number) => this.#sink(position, opBase, collectives, tickets);
+        this.#together.run({ opBase, opFirstNorm, lanes, collectives, timer, sinkOf });
       } else {
-        if (!this.#isLocal) for (const input of lanes) encoded.push(this.#forward(input));
+        if (!this.#loss.isLocal) for (const input of lanes) encoded.push(this.#forward(input));
         timer.mark('forward');
-        rootScope('collectives', () => this.#outputs.run(opBase + OP_GATHER_OUTPUTS, collectives));
-        timer.mark('gather');
-        this.#backward(opBase, lanes, encoded, collectives, timer);
+        this.#loss.gather(opBase, collectives);
+        this.#backward(opBase, lanes, encoded, { collectives, tickets, timer });
       }
+      awaitAll(tickets, collectives);
+      timer.mark('reduce');
     } finally {
       for (const lane of encoded) lane.dispose();
     }
@@ -181,9 +190,7 @@ export class LaneTrainer {
 
   /** Of what the last step gathered, which the weights before its update made. */
   embeddingHealth(): EmbeddingHealth {
-    const rows = (kind: number) => this.#outputs.rows(kind);
-    const { globalBatch } = this.#options;
-    return gatheredHealth(this.#objective, { globalBatch, laneBatch: this.#laneBatch, rows });
+    return this.#loss.embeddingHealth();
   }
 
   /**
@@ -194,7 +201,9 @@ export class LaneTrainer {
     this.holdLanes(input.lane, input.lane + 1);
     const lane = this.#forward(input);
     try {
-      this.#backward(0, [input], [lane], NOBODY, new PhaseTimer());
+      const tickets: number[] = [];
+      this.#backward(0, [input], [lane], { collectives: NOBODY, tickets, timer: new PhaseTimer() });
+      awaitAll(tickets, NOBODY);
     } finally {
       lane.dispose();
     }
@@ -208,113 +217,45 @@ export class LaneTrainer {
     return this.#options.globalBatch / this.#options.laneCount;
   }
 
-  /** Whether no lane's loss needs another lane: each is then swept as soon as it is encoded, and one tape is all that is ever held. */
-  get #isLocal(): boolean {
-    return this.#outputs.isEmpty && this.#exchanged.isEmpty;
-  }
-
   /** Encodes a lane and writes what others need of it into its block of the gather. */
   #forward(input: LaneInput): EncodedLane {
-    const isTwice = this.#isChunked || (this.#options.gradCache === true && !this.#isLocal);
+    const isTwice = this.#isChunked || (this.#options.gradCache === true && !this.#loss.isLocal);
     const encoded = isTwice ? this.#encoder.encodeTwice(input, this.#microBatch) : this.#encoder.encode(input);
-    rootScope('host copies', () => this.#outputs.share(input, encoded));
+    this.#loss.share(input, encoded);
     return encoded;
   }
 
+  /** Where no lane's loss needs another lane, none is encoded yet: each is swept as soon as it is, and one tape is all that is ever held. */
   #backward(
     opBase: number,
     lanes: readonly LaneInput[],
     encoded: readonly EncodedLane[],
-    collectives: BlockingCollectives,
-    timer: PhaseTimer,
+    { collectives, tickets, timer }: SweepModules,
   ): void {
-    const batch = rootScope('host copies', () => this.#outputs.batch(this.#scalars.read()));
-    let exchanged: tf.Tensor1D[] = [];
-    const tickets: number[] = [];
+    const loss = this.#loss.open(opBase, lanes, encoded, collectives);
     try {
-      exchanged = this.#exchange(opBase, batch, lanes, encoded, collectives);
       timer.mark('gather');
       for (const [position, input] of lanes.entries()) {
         const one = encoded[position] ?? this.#forward(input);
         timer.mark('forward');
         try {
-          const result = rootScope('loss', () => {
-            return this.#objective.laneGradients(batch, this.#laneOf(input, one), exchanged);
-          });
+          const result = loss.gradients(input, one);
           this.#sweep(one, result, this.#sink(position, opBase, collectives, tickets));
         } finally {
           one.dispose();
         }
         timer.mark('backward');
       }
-      rootScope('collectives', () => {
-        for (const ticket of tickets) collectives.wait(ticket);
-      });
-      timer.mark('reduce');
     } finally {
-      tf.dispose([...batch.gathered, ...exchanged]);
+      loss.dispose();
     }
-  }
-
-  /** Forward and backward of all held lanes side by side: their batch norms exchange with the lanes of others layer by layer. */
-  #passTogether(
-    encoder: TogetherEncoder,
-    opBase: number,
-    lanes: readonly LaneInput[],
-    collectives: BlockingCollectives,
-    timer: PhaseTimer,
-  ): void {
-    const encoded = encoder.encode(lanes, opBase + OP_FIRST_BUCKET + this.layout.buckets.length, collectives);
-    const held = encoded.outputs.map((outputs) => ({ outputs }));
-    const tickets: number[] = [];
-    const made: tf.Tensor[] = [];
-    try {
-      lanes.forEach((input, position) => void this.#outputs.share(input, held[position]!));
-      timer.mark('forward');
-      rootScope('collectives', () => this.#outputs.run(opBase + OP_GATHER_OUTPUTS, collectives));
-      const batch = this.#outputs.batch(this.#scalars.read());
-      made.push(...batch.gathered);
-      const exchanged = this.#exchange(opBase, batch, lanes, held, collectives);
-      made.push(...exchanged);
-      timer.mark('gather');
-      const dOutputs: (readonly (tf.Tensor | null)[])[] = [];
-      const sinks = lanes.map((input, position) => {
-        const lane = this.#laneOf(input, held[position]!);
-        const result = rootScope('loss', () => this.#objective.laneGradients(batch, lane, exchanged));
-        made.push(...result.dOutputs.filter((one) => one !== null));
-        dOutputs.push(result.dOutputs);
-        const sink = this.#sink(position, opBase, collectives, tickets);
-        const scalars = new Map(this.#scalars.indices.map((index, i) => [index, result.dScalars[i]!]));
-        sink.scalars([result.lossSum, ...result.metricSums, ...encoded.statistics], scalars);
-        return sink;
-      });
-      encoded.backward(dOutputs, this.#updater.trainable, (lane, index, gradient) =>
-        sinks[lane]!.gradient(index, gradient, true),
-      );
-      rootScope('gradient sums', () => {
-        for (const sink of sinks) sink.finish();
-      });
-      timer.mark('backward');
-      rootScope('collectives', () => {
-        for (const ticket of tickets) collectives.wait(ticket);
-      });
-      timer.mark('reduce');
-    } finally {
-      tf.dispose(made);
-      encoded.dispose();
-    }
-  }
-
-  #laneOf(input: LaneInput, { outputs }: Pick<EncodedLane, 'outputs'>): Lane {
-    const samples = { begin: input.lane * this.#laneBatch, count: this.#laneBatch };
-    return { samples, outputs, labels: labelsOf(input), seeds: seedsOf(input, this.#laneBatch) };
   }
 
   /** A lane's backward, into the sink. Disposes the objective's gradients. */
   #sweep(lane: EncodedLane, result: LaneGradients, sink: GradientSink): void {
     try {
-      const scalars = new Map(this.#scalars.indices.map((index, i) => [index, result.dScalars[i]!]));
-      sink.scalars([result.lossSum, ...result.metricSums, ...lane.statistics], scalars);
+      const { lossSum, metricSums, dScalars } = result;
+      sink.scalars([lossSum, ...metricSums, ...lane.statistics], this.#scalars.gradients(dScalars));
       lane.backward(result.dOutputs, this.#trainable, (at, gradient, isLastChunk) =>
         sink.gradient(this.#updater.trainable[at]!, gradient, isLastChunk),
       );
@@ -322,23 +263,6 @@ export class LaneTrainer {
     } finally {
       tf.dispose(result.dOutputs.filter((one) => one !== null));
     }
-  }
-
-  /** The objective's own numbers per row, first of the held lanes, then of all. The caller disposes them. */
-  #exchange(
-    opBase: number,
-    batch: GlobalBatch,
-    lanes: readonly LaneInput[],
-    encoded: readonly Pick<EncodedLane, 'outputs'>[],
-    collectives: BlockingCollectives,
-  ): tf.Tensor1D[] {
-    if (this.#exchanged.isEmpty) return [];
-    lanes.forEach((input, position) => {
-      const out = this.#objective.exchanged.map((_, kind) => this.#exchanged.own(input.lane, kind));
-      rootScope('loss', () => this.#objective.exchange(batch, this.#laneOf(input, encoded[position]!), out));
-    });
-    rootScope('collectives', () => this.#exchanged.run(opBase + OP_GATHER_EXCHANGED, collectives));
-    return this.#objective.exchanged.map((_, kind) => tf.tensor1d(this.#exchanged.all(kind)));
   }
 
   #sink(position: number, opBase: number, collectives: BlockingCollectives, tickets: number[]): GradientSink {
@@ -390,7 +314,7 @@ export class LaneTrainer {
       const first = this.layout.totalFloats - statistics.length;
       statistics.apply(this.#reduced.slice(first).map((sum) => sum / this.#options.laneCount));
     }
-    this.#objective.afterUpdate?.(this.#outputs.finished(step));
+    this.#objective.afterUpdate?.(this.#loss.finished(step));
   }
 
   #readMetrics(): Record<string, number> {

@@ -30,6 +30,11 @@ export class LearntScalars {
     });
   }
 
+  /** A lane's gradients of them, by parameter index. */
+  gradients(dScalars: readonly number[]): Map<number, number> {
+    return new Map(this.indices.map((index, i) => [index, dScalars[i]!]));
+  }
+
   /** Into the objective's bounds, after each update. */
   clamp(): void {
     this.read().forEach((value, i) => {
