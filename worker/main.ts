@@ -1,70 +1,21 @@
-import os from 'node:os';
-import path from 'node:path';
 import { type Clock, systemClock } from '../common/clock.ts';
-import { type RunConfig, runConfigSchema } from '../common/config/run-config.ts';
 import { CoveyError } from '../common/errors.ts';
 import type { Logger } from '../common/log.ts';
-import type { ObjectStore } from '../common/objectstore/object-store.ts';
-import { type EngineName, tensorflowEnvironment } from '../engine/capabilities.ts';
-import { requireDevice } from '../engine/devices.ts';
-import { resolveModelConfig } from '../models/model-config.ts';
 import { WorkerClient } from '../proto/worker-client.ts';
-import { Checkpointer } from './checkpoint/checkpointer.ts';
 import { Closers } from './closers.ts';
-import { startCommsThread } from './collectives/comms-channel.ts';
 import type { Assignment } from './control/assignment.ts';
 import { CommitReporter } from './control/commit-reporter.ts';
 import { CoordinatorLink, type EvaluationReport, type StepReport } from './control/coordinator-link.ts';
 import { HeartbeatLoop } from './control/heartbeat-loop.ts';
-import { checkCaptions } from './data/check-captions.ts';
-import { checkLabels } from './data/label-index.ts';
-import { LaneLoader } from './data/lane-loader.ts';
-import { openTokenizerFor } from './data/open-tokenizer.ts';
-import { ShardCache } from './data/shard-cache.ts';
-import { openTrainingData, shardReaderFor } from './data/training-data.ts';
-import { openHeldOut } from './eval/open-held-out.ts';
-import { checkTowerFor } from './objectives/check-tower.ts';
-import { checkModelFor, objectiveInputs } from './objectives/objective-inputs.ts';
-import { PrefetchedSteps } from './prefetched-steps.ts';
 import { Session } from './session.ts';
 import type { SessionModules } from './session-modules.ts';
-import { Telemetry, type TelemetryMetrics } from './telemetry.ts';
+import { SessionOpener } from './session-opener.ts';
+import { Telemetry } from './telemetry.ts';
 import { BadSampleBudget } from './train/bad-sample-budget.ts';
-import { checkEngineFor } from './train/check-engine.ts';
-import { ComputeHandle } from './train/compute-handle.ts';
-import { loadInitialWeights } from './train/initial-weights.ts';
 import { SampleLog } from './train/sample-log.ts';
-import { stateBytes } from './train/state-layout.ts';
+import type { WorkerModules, WorkerOptions } from './worker-options.ts';
 
-export interface WorkerOptions {
-  /** host:port of the coordinator. */
-  readonly coordinator: string;
-  /** Run to join; empty: any that wants workers. */
-  readonly run: string;
-  /** Threads of the compute thread. Part of the determinism contract: the same count gives the same bits. */
-  readonly threads: number;
-  /** Engine of this worker, whatever the run's config says. Default: workers.engine of the config. */
-  readonly engine?: RunConfig['workers']['engine'];
-  /** Device of this worker, whatever the run's config says: `auto`, `cpu`, `cuda`, `cuda:1`. Default: workers.device of the config. */
-  readonly device?: string;
-  /** Number of this worker among those of its machine: they take the GPUs in turn. Default 0. */
-  readonly workerNumber?: number;
-  /** Relative speed; lanes are leased in proportion. Default 1. */
-  readonly weight?: number;
-  /** Overrides the coordinator's word where the tensor plane is reached under another name from here. */
-  readonly natsUrl?: string;
-  /** Shard cache. Default: data.cacheDir of the config, else a covey folder under the user's cache directory. */
-  readonly cacheDir?: string;
-  /** JSONL file of consumed samples; `{run}` in it stands for the run's name. */
-  readonly sampleLog?: string;
-}
-
-export interface WorkerModules {
-  readonly logger: Logger;
-  readonly openStore: (url: string) => Promise<ObjectStore>;
-  readonly clock?: Clock;
-  readonly metrics?: TelemetryMetrics;
-}
+export type { WorkerModules, WorkerOptions } from './worker-options.ts';
 
 const FLUSH_TIMEOUT_MS = 5_000;
 
@@ -130,7 +81,14 @@ class WorkerProcess {
     );
     const beating = heartbeat.run(life.signal);
     try {
-      const parts = await this.#open(joined.configJson, joined.configSha256, joined.natsUrl, logger, signal);
+      const parts = await new SessionOpener(this.#options, {
+        ...this.#modules,
+        clock: this.#clock,
+        closers: this.#closers,
+        telemetry: this.#telemetry,
+        link: this.#link,
+        logger,
+      }).open(joined, signal);
       // Loading may have taken longer than a lease: then this worker is a new member by now.
       session = this.#newSession(this.#link.joined.memberId, parts, heartbeat, logger);
       if (pending) session.assign(pending);
@@ -177,136 +135,6 @@ class WorkerProcess {
       signal.removeEventListener('abort', drain);
       await parts.checkpointer.idle();
     }
-  }
-
-  /** Everything of the run that a worker needs, opened in order. */
-  async #open(
-    configJson: string,
-    configSha256: string,
-    natsUrl: string,
-    logger: Logger,
-    signal: AbortSignal,
-  ): Promise<SessionModules> {
-    const config = runConfigSchema.parse(JSON.parse(configJson));
-    const model = resolveModelConfig(config.model);
-    checkModelFor(config, model);
-    checkTowerFor(config, model);
-    const engine = this.#options.engine ?? config.workers.engine;
-    if (engine !== 'auto') this.#checkEngine(config, engine);
-    const device = this.#options.device ?? config.workers.device;
-    const workerNumber = this.#options.workerNumber ?? 0;
-    // A GPU that was asked for and is not there ends the worker before it holds lanes.
-    if (device.startsWith('cuda')) requireDevice(device, workerNumber);
-    if (engine === 'tensorflow') Object.assign(process.env, tensorflowEnvironment(this.#options.threads));
-    const { openStore } = this.#modules;
-    const store = this.#closers.add(await openStore(config.store), (it) => it.close());
-    const openDataStore = async (url: string) => this.#closers.add(await openStore(url), (it) => it.close());
-    const training = await openTrainingData(config, openDataStore, signal);
-    const { views, captions, labels } = objectiveInputs(config);
-    const tokenizer = captions ? await openTokenizerFor(config, model.text, openStore, signal) : null;
-    for (const part of training.parts) {
-      if (captions) await checkCaptions(part, config, signal);
-      if (labels) await checkLabels(part, config.loss.classes!, signal);
-    }
-    const cacheDir = this.#options.cacheDir ?? config.data.cacheDir ?? path.join(os.homedir(), '.cache', 'covey');
-    const openCache = ({ store: of }: { readonly store: ObjectStore }) =>
-      this.#closers.add(
-        new ShardCache(
-          { dir: cacheDir, bytesMax: config.data.cacheBytesMax },
-          { store: of, logger, metrics: this.#telemetry.cacheMetrics },
-        ),
-        (it) => it.close(),
-      );
-    const cache = shardReaderFor(training, openCache);
-    const evaluated = await openHeldOut(
-      config,
-      model,
-      { openStore: openDataStore, openCache, tokenizer, logger },
-      signal,
-    );
-    const loader = new LaneLoader(
-      {
-        plan: training.plan,
-        imageSide: model.vision.imageSize,
-        augment: config.data.augment,
-        decoded: config.data.decoded,
-        pixelsMax: config.data.pixelsMax,
-        views,
-        captions,
-        captionChoice: config.data.captions,
-        classes: config.loss.classes,
-      },
-      { dataset: training.samples, cache, tokenizer, logger, metrics: this.#telemetry.pictureMetrics },
-    );
-    const steps = this.#closers.add(
-      new PrefetchedSteps(
-        { totalSteps: config.train.steps, prefetchSteps: config.data.prefetchSteps },
-        { loader, logger },
-      ),
-      (it) => it.close(),
-    );
-    const comms = this.#closers.add(
-      await startCommsThread(
-        {
-          natsUrl: this.#options.natsUrl ?? natsUrl,
-          name: `covey-${config.run}`,
-          timeoutMs: 1000 * config.timing.collectiveTimeoutSeconds,
-        },
-        { logger },
-      ),
-      (it) => it.close(),
-    );
-    this.#telemetry.cacheLimit(config.data.cacheBytesMax);
-    this.#telemetry.follow(() => comms.stats());
-    const compute = this.#closers.add(
-      new ComputeHandle({
-        config: { ...config, workers: { ...config.workers, engine } },
-        model,
-        threads: this.#options.threads,
-        device,
-        workerNumber,
-        collectives: comms.compute,
-        transfer: [comms.compute.port],
-      }),
-      async (it) => {
-        for (const leak of await it.close()) logger.warn({ leak }, 'tensors were left undisposed');
-      },
-    );
-    const initialWeights = (stop: AbortSignal) => loadInitialWeights(config, model, openStore, stop);
-    const ready = await compute.request({ kind: 'initialise', weights: await initialWeights(signal) });
-    if (engine === 'auto') this.#checkEngine(config, ready.engine);
-    logger.info({ engine: ready.description, parameters: ready.parameterFloats }, 'engine ready');
-    const { microBatch, trials } = ready.microBatch;
-    if (trials.length > 0) logger.info({ microBatch, trials }, 'micro-batch chosen');
-    this.#telemetry.microBatch(microBatch);
-    const stateBuffer = new SharedArrayBuffer(stateBytes(ready));
-    const checkpointer = new Checkpointer(
-      { run: config.run, keepLast: config.checkpoint.keepLast, layout: ready },
-      {
-        compute,
-        store,
-        clock: this.#clock,
-        logger,
-        commit: (written, generation) => this.#link.commitCheckpoint(written, generation),
-        onDone: (outcome) => this.#telemetry.checkpoint(outcome),
-      },
-      new SharedArrayBuffer(stateBytes(ready)),
-    );
-    return {
-      config,
-      model,
-      configSha256,
-      datasetSha256: training.samples.sha256,
-      store,
-      compute,
-      ready,
-      comms,
-      steps,
-      checkpointer,
-      evaluated,
-      initialWeights,
-      stateBuffer,
-    };
   }
 
   #newSession(memberId: string, parts: SessionModules, heartbeat: HeartbeatLoop<Assignment>, logger: Logger): Session {
@@ -412,11 +240,6 @@ class WorkerProcess {
       }
     })();
     return this.#rejoining;
-  }
-
-  /** Before anything is computed: what this engine cannot train is refused, what it does badly is said. */
-  #checkEngine(config: RunConfig, engine: EngineName): void {
-    for (const warning of checkEngineFor(config, engine).warnings) this.#logger.warn({ engine }, warning);
   }
 }
 
