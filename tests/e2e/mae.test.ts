@@ -3,6 +3,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { runConfigSchema } from '../../common/config/run-config.ts';
+import { resolveModelConfig } from '../../models/model-config.ts';
 import {
   ended,
   type FinishedRun,
@@ -33,13 +34,11 @@ describe('a run of MAE', () => {
         train: { steps: STEPS, globalBatch: 24 },
         checkpoint: { everySteps: 4 },
       });
-      const { model } = base;
+      const model = resolveModelConfig(base.model);
       const layout = { lnPre: false, patchBias: true, positions: 'sincos', layerNormEps: 1e-6, init: 'mae' };
-      const vision = typeof model === 'string' ? layout : { ...model.vision, ...layout };
       const loss = { mae: { decoder: { width: 32, layers: 1, headWidth: 16 } } };
-      await cluster.submit(
-        runConfigSchema.parse({ ...base, objective: 'mae', loss, model: { ...(model as object), vision } }),
-      );
+      const vision = { ...model.vision, ...layout };
+      await cluster.submit(runConfigSchema.parse({ ...base, objective: 'mae', loss, model: { ...model, vision } }));
       for (let i = 0; i < workers; i++) cluster.startWorker('mae');
       const run: FinishedRun = await cluster.follow(
         'mae',

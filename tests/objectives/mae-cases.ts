@@ -3,6 +3,7 @@ import { transformerPooled } from '../../models/clip/transformer.ts';
 import { batchNormLayer } from '../../models/vision/batch-norm-layer.ts';
 import type { MaeModel } from '../../models/vision/mae-model.ts';
 import { keptPatches } from '../../models/vision/patch-dropout.ts';
+import type { ViewModel } from '../../models/vision/view-model.ts';
 import { classTokens, encodeTokens, finalNorm, patchTokens } from '../../models/vision/vit.ts';
 import type { JointModel } from '../../worker/objectives/joint.ts';
 import type { TrainedModel } from '../../worker/objectives/objective.ts';
@@ -113,9 +114,7 @@ export const MAE_CASES: readonly Case[] = [
     reference: (joint, pixels, batch) => {
       const [classifier, autoencoder] = (joint as JointModel).parts.map(({ model }) => model);
       const [first, second] = tf.split(pixels, 2, 0);
-      const logits = (classifier as never as { classify(x: Tensor, o: object): Tensor2D }).classify(first!, {
-        training: true,
-      });
+      const logits = (classifier as ViewModel).classify(first!, { training: true });
       const hidden = maeLoss(autoencoder!, second!, batch, 0.75, true);
       return tf.add(supervisedLoss(logits, batch.labels, 0), tf.mul(hidden, 0.5));
     },
