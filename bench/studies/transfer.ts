@@ -1,5 +1,6 @@
 import { availableParallelism } from 'node:os';
 import path from 'node:path';
+import { DEMO_AUGMENT } from '../../cli/demo/recipe.ts';
 import { augmentSchema } from '../../common/config/augment-config.ts';
 import { CoveyError } from '../../common/errors.ts';
 import { openObjectStore } from '../../common/objectstore/open.ts';
@@ -20,7 +21,7 @@ import type { BenchTable } from '../support/rows.ts';
 import { HELD_OUT, type IconPictures, openIconPictures } from './pretraining/icon-pictures.ts';
 import { METHODS, methodConfig } from './pretraining/methods.ts';
 import { trainFor } from './pretraining/train.ts';
-import { AUGMENT, type Method, RESNET_METHODS, runMethod, VIT_METHODS } from './transfer/methods.ts';
+import { type Method, RESNET_METHODS, runMethod, VIT_METHODS } from './transfer/methods.ts';
 
 export interface TransferOptions {
   readonly quick: boolean;
@@ -159,7 +160,7 @@ async function compare(
   const { samples, classes } = await readLabelledSet(icons.test, options);
   const { chosen: test, rest: pool } = splitByClass(samples, TEST_SHARE, SPLIT_SEED);
   const imageSide = backbone.vision.imageSize;
-  const augment = augmentSchema.parse(AUGMENT);
+  const augment = augmentSchema.parse(DEMO_AUGMENT);
   const pictures = new PictureSource(
     { imageSide, augment, seed: firstSeed, pixelsMax: PIXELS_MAX },
     { cache: icons.cache.test },

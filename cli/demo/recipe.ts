@@ -29,6 +29,18 @@ export const DEMO_MODEL_WITHOUT_ADDON: ModelConfig = {
   text: { contextLength: 12, vocabSize: VOCABULARY_MAX, width: 64, heads: 2, layers: 1, mlpRatio: 2 },
 };
 
+/** Drawings of one thing by several artists differ in colour, place and turn. */
+export const DEMO_AUGMENT = {
+  scale: [1, 1],
+  ratio: [1, 1],
+  shift: 0.08,
+  zoom: [0.8, 1.15],
+  rotateDegrees: 12,
+  colorJitter: 0.4,
+  hueJitter: 0.05,
+  grayscale: 0.15,
+};
+
 export interface DemoRunOptions {
   readonly run: string;
   readonly seed: number;
@@ -72,16 +84,7 @@ export function demoRunConfig(options: DemoRunOptions): RunConfig {
       cacheDir: options.cacheDir,
       mean: [0.5, 0.5, 0.5],
       std: [0.5, 0.5, 0.5],
-      augment: {
-        scale: [1, 1],
-        ratio: [1, 1],
-        shift: 0.08,
-        zoom: [0.8, 1.15],
-        rotateDegrees: 12,
-        colorJitter: 0.4,
-        hueJitter: 0.05,
-        grayscale: 0.15,
-      },
+      augment: DEMO_AUGMENT,
       decoded: { side: RENDER_SIDE },
       // All shards: any drawing may meet any other in a batch.
       shuffleBlockShards: 64,

@@ -1,5 +1,6 @@
 import type { BlockingCollectives } from '../train/blocking-collectives.ts';
 import { LaneGather } from '../train/lane-gather.ts';
+import { concatenated } from './concatenated.ts';
 import type { EvalGeometry } from './eval-rounds.ts';
 
 /** Rows of held-out data as they come in, round by round, each kind as one growing matrix on the host. */
@@ -35,14 +36,7 @@ export class GatheredRows {
 
   /** All rows so far, in order. */
   all(name: string): Float32Array {
-    const rounds = this.#rounds[this.#kindOf(name)]!;
-    const all = new Float32Array(rounds.reduce((floats, round) => floats + round.length, 0));
-    let at = 0;
-    for (const round of rounds) {
-      all.set(round, at);
-      at += round.length;
-    }
-    return all;
+    return concatenated(this.#rounds[this.#kindOf(name)]!);
   }
 
   #kindOf(name: string): number {

@@ -2,6 +2,7 @@ import { CoveyError, throwIfAborted } from '../../common/errors.ts';
 import { type Engine, pixelsToTensor, tf } from '../../engine/index.ts';
 import type { ClipModel } from '../../models/clip/clip-model.ts';
 import type { Tokenizer } from '../../models/tokenizer/tokenizer.ts';
+import { concatenated } from './concatenated.ts';
 
 /** A picture to classify. */
 export interface EvalImage {
@@ -197,14 +198,4 @@ function summary(
     meanRank: ranks.reduce((sum, rank) => sum + rank + 1, 0) / samples,
     medianRank: ranks[Math.floor(samples / 2)]! + 1,
   };
-}
-
-function concatenated(parts: readonly Float32Array[]): Float32Array {
-  const all = new Float32Array(parts.reduce((sum, part) => sum + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    all.set(part, at);
-    at += part.length;
-  }
-  return all;
 }

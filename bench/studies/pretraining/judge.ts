@@ -3,6 +3,7 @@ import { classVotes, nearestNeighbours } from '../../../models/linear/knn.ts';
 import { sweepL2 } from '../../../models/linear/l2-sweep.ts';
 import { type LabelledFeatures, predictedClasses, scores } from '../../../models/linear/logistic-regression.ts';
 import type { Tokenizer } from '../../../models/tokenizer/tokenizer.ts';
+import { concatenated } from '../../../worker/eval/concatenated.ts';
 import { evaluatedModel } from '../../../worker/eval/evaluated-model.ts';
 import { placeOf, shareWithin } from '../../../worker/eval/retrieval.ts';
 import type { TrainedModel } from '../../../worker/objectives/objective.ts';
@@ -120,16 +121,6 @@ function read(engine: Engine, rows: tf.Tensor2D): Float32Array {
   engine.readInto(rows, values);
   rows.dispose();
   return values;
-}
-
-function concatenated(parts: readonly Float32Array[]): Float32Array {
-  const all = new Float32Array(parts.reduce((sum, part) => sum + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    all.set(part, at);
-    at += part.length;
-  }
-  return all;
 }
 
 function rowsOf({ features_ND, labels_N, dimensions }: LabelledFeatures, rows: readonly number[]): LabelledFeatures {

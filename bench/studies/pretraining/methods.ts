@@ -1,3 +1,4 @@
+import { DEMO_AUGMENT } from '../../../cli/demo/recipe.ts';
 import { type RunConfig, runConfigSchema } from '../../../common/config/run-config.ts';
 
 /** One way to pretrain the same backbone. */
@@ -22,17 +23,8 @@ export const BACKBONE = { imageSize: 48, patchSize: 24, width: 192, layers: 4, h
 const TEXT = { contextLength: 12, width: 128, heads: 2, layers: 1, mlpRatio: 4 };
 const EMBED_DIM = 128;
 
-/** Drawings of one thing by several artists differ in colour, place and turn: what CLIP's and the classifier's pictures are varied by. */
-const LIGHT = {
-  scale: [1, 1],
-  ratio: [1, 1],
-  shift: 0.08,
-  zoom: [0.8, 1.15],
-  rotateDegrees: 12,
-  colorJitter: 0.4,
-  hueJitter: 0.05,
-  grayscale: 0.15,
-};
+/** What CLIP's and the classifier's pictures are varied by. */
+const LIGHT = DEMO_AUGMENT;
 /** Two views must differ in more than that, or colours and outlines alone tell pictures apart. Flat icons survive no smaller crops. */
 const STRONG = {
   scale: [0.35, 1],

@@ -1,3 +1,4 @@
+import { DEMO_AUGMENT } from '../../../cli/demo/recipe.ts';
 import type { Engine } from '../../../engine/index.ts';
 import { sweepL2 } from '../../../models/linear/l2-sweep.ts';
 import { fitLogistic } from '../../../models/linear/logistic-regression.ts';
@@ -102,7 +103,7 @@ export async function runMethod(
         evaluateEverySteps: steps,
         labelSmoothing: 0.1,
         precision: 'bf16',
-        augment: AUGMENT,
+        augment: DEMO_AUGMENT,
       });
       const modules = { engine, network, pictures, train: task.labelled, validation: [], classes };
       const { trained, backbone: all } = await tune(recipe, modules);
@@ -115,18 +116,6 @@ export async function runMethod(
     network.dispose();
   }
 }
-
-/** The demo's. */
-export const AUGMENT = {
-  scale: [1, 1],
-  ratio: [1, 1],
-  shift: 0.08,
-  zoom: [0.8, 1.15],
-  rotateDegrees: 12,
-  colorJitter: 0.4,
-  hueJitter: 0.05,
-  grayscale: 0.15,
-};
 
 const VALIDATION_SHARE = 0.3;
 /** Where there are too few labels to choose by. */
