@@ -9,6 +9,8 @@ export interface PatchDropout {
   readonly rate: number;
   /** One for each sample; pictures are its views, all first ones before all second ones. */
   readonly seeds: Uint32Array;
+  /** View of the first pictures, where views are encoded one at a time. Default 0. */
+  readonly firstView?: number | undefined;
 }
 
 /** K, as open_clip counts: rounded down, at least one. */
@@ -20,12 +22,16 @@ export function keptPatchCount(patches: number, rate: number): number {
  * Indices of the patches that each picture keeps, ascending, [pictures × K]. A pure function of the sample's seed and the view, so that it is
  * the same whoever computes the sample, beside whichever others, and the second time too.
  */
-export function keptPatches({ rate, seeds }: PatchDropout, pictures: number, patches: number): Int32Array {
+export function keptPatches(
+  { rate, seeds, firstView = 0 }: PatchDropout,
+  pictures: number,
+  patches: number,
+): Int32Array {
   const count = keptPatchCount(patches, rate);
   const kept = new Int32Array(pictures * count);
   const keys = new Float64Array(patches);
   for (let picture = 0; picture < pictures; picture++) {
-    const view = Math.floor(picture / seeds.length);
+    const view = firstView + Math.floor(picture / seeds.length);
     const seed = hash32(seeds[picture % seeds.length]! ^ hash32(view + 1));
     // The hash above, the patch below: sorting the keys sorts the patches at random, and no two are equal.
     for (let patch = 0; patch < patches; patch++) keys[patch] = hash32(seed + patch) * patches + patch;

@@ -54,6 +54,8 @@ export interface ForwardOptions {
   readonly training: boolean;
   /** See EncodeImageOptions. */
   readonly seeds?: Uint32Array | undefined;
+  /** See PatchDropout. */
+  readonly firstView?: number;
 }
 
 let instances = 0;
@@ -202,8 +204,8 @@ export class ViewModel {
 
   /** Of one forward: several layers may ask for their statistics in it. */
   #context(options: ForwardOptions): TowerContext {
-    const { seeds } = options;
-    const patchDropout = seeds && this.#patchDropout > 0 ? { rate: this.#patchDropout, seeds } : undefined;
+    const { seeds, firstView } = options;
+    const patchDropout = seeds && this.#patchDropout > 0 ? { rate: this.#patchDropout, seeds, firstView } : undefined;
     return { ...this.#tower, patchDropout, normalise: this.#batchStatistics.layer(this.parameter, options) };
   }
 

@@ -45,6 +45,8 @@ describe('the patches that are kept', () => {
     }
     expect(new Set(ofPicture.map(String)).size).toBe(6);
     expect(keptPatches({ rate: 0.5, seeds: SEEDS }, 6, PATCHES)).toEqual(kept);
+    // Views that are encoded one at a time keep what they keep together.
+    expect(keptPatches({ rate: 0.5, seeds: SEEDS, firstView: 1 }, 3, PATCHES)).toEqual(kept.slice(24));
     // A part of the samples, as in a micro-batch, keeps what it kept among all.
     expect(keptPatches({ rate: 0.5, seeds: SEEDS.subarray(1, 2) }, 2, PATCHES)).toEqual(
       Int32Array.from([...ofPicture[1]!, ...ofPicture[4]!]),

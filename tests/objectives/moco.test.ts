@@ -116,6 +116,12 @@ const CASES: readonly Case[] = [
     moco: { hidden: 24, width: 16 },
     train: { groups: [{ match: '^visual\\.conv1\\.', frozen: true }] },
   },
+  {
+    title: 'moco-v3 with patches dropped from its queries',
+    objective: 'moco-v3',
+    moco: { hidden: 24, width: 16 },
+    train: { patchDropout: 0.5 },
+  },
 ];
 
 /** Pictures of a colour of their own under noise: uint8 of both views, [2, N, side, side, 3]. */
@@ -371,6 +377,17 @@ describe.each(['cpu', 'auto'] as const)('on engine %s', (name) => {
       expect(distance(queryAmongOthers!, query!)).toBeGreaterThan(1e-3);
       dispose();
     });
+  });
+
+  it.each(['moco-v2', 'moco-v3'])('%s drops the patches that train.patchDropout asks for', (objective) => {
+    const losses = [0, 0.5].map((patchDropout) => {
+      const one = { ...CASES.find((other) => other.objective === objective)!, train: { patchDropout } };
+      const { step, dispose } = worldOf(one, WORLDS[0]!);
+      const [result] = step(0);
+      dispose();
+      return result!.loss;
+    });
+    expect(losses[1]).not.toBe(losses[0]);
   });
 
   it('leaves a frozen random patch projection where it was, in both encoders', () => {

@@ -35,11 +35,13 @@ export class MocoV3Objective implements Objective {
     ];
   }
 
-  encode({ pixels_BHWC, samples }: EncoderInput): Tensor[] {
+  encode({ pixels_BHWC, samples, dropSeeds: seeds }: EncoderInput): Tensor[] {
     const { model } = this.#modules;
     const views = VIEWS.map((view) => viewOf(pixels_BHWC, view, samples));
     const keys = views.map((view) => model.keys(view));
-    return [...views.map((view) => model.query.project(view, { training: true })), ...keys];
+    const project = (x_BHWC: Tensor, firstView: number) =>
+      model.query.project(x_BHWC, { training: true, seeds, firstView });
+    return [...views.map(project), ...keys];
   }
 
   exchange(): void {}
