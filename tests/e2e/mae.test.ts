@@ -5,11 +5,10 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { runConfigSchema } from '../../common/config/run-config.ts';
 import { resolveModelConfig } from '../../models/model-config.ts';
 import {
-  ended,
-  type FinishedRun,
+  inCluster,
   makeDataset,
   type TestDataset,
-  TrainingCluster,
+  type TrainingCluster,
   testConfig,
 } from '../support/training-cluster.ts';
 
@@ -26,9 +25,8 @@ describe('a run of MAE', () => {
   afterAll(() => rm(folder, { recursive: true, force: true }));
 
   /** @param onStep sees the cluster after each committed step */
-  async function train(workers: number, onStep?: (step: number, cluster: TrainingCluster) => void | Promise<void>) {
-    const cluster = await TrainingCluster.start();
-    try {
+  function train(workers: number, onStep?: (step: number, cluster: TrainingCluster) => void | Promise<void>) {
+    return inCluster((cluster) => {
       const base = testConfig('mae', cluster.storeUrl, data, {
         workers: { expected: workers },
         train: { steps: STEPS, globalBatch: 24 },
@@ -38,20 +36,9 @@ describe('a run of MAE', () => {
       const layout = { lnPre: false, patchBias: true, positions: 'sincos', layerNormEps: 1e-6, init: 'mae' };
       const loss = { mae: { decoder: { width: 32, layers: 1, headWidth: 16 } } };
       const vision = { ...model.vision, ...layout };
-      await cluster.submit(runConfigSchema.parse({ ...base, objective: 'mae', loss, model: { ...model, vision } }));
-      for (let i = 0; i < workers; i++) cluster.startWorker('mae');
-      const run: FinishedRun = await cluster.follow(
-        'mae',
-        async ({ step }) => onStep?.(step, cluster),
-        AbortSignal.timeout(150_000),
-      );
-      await Promise.all(cluster.workers.map((worker) => ended(worker, () => undefined)));
-      return run;
-    } catch (thrown) {
-      throw new Error(`${String(thrown)}\n${await cluster.workerLogs()}`, { cause: thrown });
-    } finally {
-      await cluster.close();
-    }
+      const config = runConfigSchema.parse({ ...base, objective: 'mae', loss, model: { ...model, vision } });
+      return cluster.train(config, workers, async ({ step }) => onStep?.(step, cluster));
+    });
   }
 
   it('hides the same patches, and has the bits of an undisturbed one, through a lost worker and a resume from the store', async () => {

@@ -4,11 +4,10 @@ import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { runConfigSchema } from '../../common/config/run-config.ts';
 import {
-  ended,
-  type FinishedRun,
+  inCluster,
   makeDataset,
   type TestDataset,
-  TrainingCluster,
+  type TrainingCluster,
   testConfig,
 } from '../support/training-cluster.ts';
 
@@ -29,28 +28,16 @@ describe.each([
   afterAll(() => rm(folder, { recursive: true, force: true }));
 
   /** @param onStep sees the cluster after each committed step */
-  async function train(workers: number, onStep?: (step: number, cluster: TrainingCluster) => void | Promise<void>) {
-    const cluster = await TrainingCluster.start();
-    try {
+  function train(workers: number, onStep?: (step: number, cluster: TrainingCluster) => void | Promise<void>) {
+    return inCluster((cluster) => {
       const base = testConfig('moco', cluster.storeUrl, data, {
         workers: { expected: workers },
         train: { steps: STEPS, globalBatch: 24 },
         checkpoint: { everySteps: 4 },
       });
-      await cluster.submit(runConfigSchema.parse({ ...base, objective, loss: { moco } }));
-      for (let i = 0; i < workers; i++) cluster.startWorker('moco');
-      const run: FinishedRun = await cluster.follow(
-        'moco',
-        async ({ step }) => onStep?.(step, cluster),
-        AbortSignal.timeout(150_000),
-      );
-      await Promise.all(cluster.workers.map((worker) => ended(worker, () => undefined)));
-      return run;
-    } catch (thrown) {
-      throw new Error(`${String(thrown)}\n${await cluster.workerLogs()}`, { cause: thrown });
-    } finally {
-      await cluster.close();
-    }
+      const config = runConfigSchema.parse({ ...base, objective, loss: { moco } });
+      return cluster.train(config, workers, async ({ step }) => onStep?.(step, cluster));
+    });
   }
 
   it('has the bits of an undisturbed one, key encoder and queue included, through a lost worker and a resume from the store', async () => {

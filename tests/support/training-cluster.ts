@@ -22,6 +22,8 @@ import { RunClient } from '../../proto/run-client.ts';
 import { pack } from '../../worker/data/pack/pack.ts';
 
 /** What the pictures show, and their labels. */
+const TRAIN_LIMIT_MS = 150_000;
+
 export const SHAPES = ['circle', 'square', 'triangle', 'cross'];
 const COLOURS = ['red', 'green', 'blue', 'orange', 'purple', 'black', 'brown', 'pink'];
 
@@ -268,6 +270,19 @@ export class TrainingCluster {
     };
   }
 
+  /** Submits a run, gives it workers and follows it until they have ended. `onStep` sees each committed step as it comes. */
+  async train(
+    config: RunConfig,
+    workers: number,
+    onStep?: (record: StepRecord) => void | Promise<void>,
+  ): Promise<FinishedRun> {
+    await this.submit(config);
+    for (let i = 0; i < workers; i++) this.startWorker(config.run);
+    const finished = await this.follow(config.run, onStep, AbortSignal.timeout(TRAIN_LIMIT_MS));
+    await Promise.all(this.workers.map((worker) => ended(worker, () => undefined)));
+    return finished;
+  }
+
   /** The consumed samples, in plan order: what was computed in the generation that committed its step. Each lane once. */
   async consumed(records: readonly StepRecord[]): Promise<ConsumedLine[]> {
     const committedBy = new Map(records.map((record) => [record.step - 1, record.generation]));
@@ -319,4 +334,16 @@ function coordinatorOptions(natsUrl: string) {
 function coordinatorModules(storeUrl: string, env: Readonly<Record<string, string>>) {
   const openStore = (url: string) => openObjectStore(url, { env: { ...process.env, ...env } });
   return { store: openStore(storeUrl), openStore, logger: silentLogger, clock: systemClock };
+}
+
+/** A cluster for as long as `work` runs; where that fails, the workers' logs are in the error. */
+export async function inCluster<T>(work: (cluster: TrainingCluster) => Promise<T>): Promise<T> {
+  const cluster = await TrainingCluster.start();
+  try {
+    return await work(cluster);
+  } catch (thrown) {
+    throw new Error(`${String(thrown)}\n${await cluster.workerLogs()}`, { cause: thrown });
+  } finally {
+    await cluster.close();
+  }
 }
