@@ -11,7 +11,8 @@ type EventOf<Kind extends CoreEvent['kind']> = Extract<CoreEvent, { kind: Kind }
 
 export function join(draft: Draft, event: EventOf<'join'>) {
   const { state } = draft;
-  if (state.lifecycle !== 'active') {
+  // While the last checkpoint is being written its writer may be dead already: whoever comes then is who computes the end again.
+  if (state.lifecycle !== 'active' && state.lifecycle !== 'finishing') {
     return draft.refuse('PRECONDITION_FAILED', `Cannot join run ${state.settings.run}: it is ${state.lifecycle}`);
   }
   const known = [...state.members.values()].find(

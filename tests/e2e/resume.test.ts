@@ -1,3 +1,4 @@
+import type { ChildProcess } from 'node:child_process';
 import { watch } from 'node:fs';
 import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import os from 'node:os';
@@ -8,6 +9,7 @@ import { RandomStream } from '../../common/random.ts';
 import {
   ended,
   type FinishedRun,
+  inCluster,
   makeDataset,
   type TestDataset,
   TrainingCluster,
@@ -76,36 +78,47 @@ describe('a run that loses everything', () => {
     }
   });
 
-  it(`resumes with no manual step from each of ${CHECKPOINT_KILLS} kills during checkpoint writes`, async () => {
-    const cluster = await TrainingCluster.start();
-    try {
+  /** Kills the worker once `after` more events were seen among the checkpoints; resolves when it is gone, killed or by itself. */
+  async function killedAmidCheckpoint(cluster: TrainingCluster, worker: ChildProcess, after: number): Promise<void> {
+    const checkpoints = path.join(fileURLToPath(cluster.storeUrl), 'runs/phoenix/ckpt');
+    await mkdir(checkpoints, { recursive: true });
+    // Each blob and manifest is created, filled and renamed: an event count lands the kill anywhere in between.
+    let eventsLeft = after;
+    const watcher = watch(checkpoints, { recursive: true });
+    watcher.on('change', () => {
+      if (eventsLeft-- <= 0) worker.kill('SIGKILL');
+    });
+    await ended(worker, () => undefined);
+    watcher.close();
+  }
+
+  it(`resumes with no manual step from each of ${CHECKPOINT_KILLS} kills during checkpoint writes`, () =>
+    inCluster(async (cluster) => {
       await cluster.submit(config(cluster));
-      const checkpoints = path.join(fileURLToPath(cluster.storeUrl), 'runs/phoenix/ckpt');
-      await mkdir(checkpoints, { recursive: true });
       const random = new RandomStream('checkpoint-kills', Date.now());
       for (let kill = 0; kill < CHECKPOINT_KILLS; kill++) {
         const worker = cluster.startWorker('phoenix');
-        // Each blob and manifest is created, filled and renamed: an event count lands the kill anywhere in between.
-        let eventsLeft = 1 + random.integer(30);
-        const watcher = watch(checkpoints, { recursive: true });
-        const killed = new Promise<void>((resolve) => {
-          watcher.on('change', () => {
-            if (eventsLeft-- > 0) return;
-            worker.kill('SIGKILL');
-            resolve();
-          });
-        });
-        await Promise.race([killed, ended(worker, () => undefined)]);
-        watcher.close();
-        await ended(worker, () => worker.kill('SIGKILL'));
+        await killedAmidCheckpoint(cluster, worker, 1 + random.integer(30));
         if (worker.exitCode === 0) break;
       }
       cluster.startWorker('phoenix');
       const after = await cluster.follow('phoenix', undefined, AbortSignal.timeout(90_000));
       expect(after.state).toBe('RUN_STATE_FINISHED');
       expect(after.finalDigest).toBe(golden.finalDigest);
-    } finally {
-      await cluster.close();
-    }
-  });
+    }));
+
+  it('takes a replacement that comes while the lease of the one that died over the last checkpoint still runs', () =>
+    inCluster(async (cluster) => {
+      const short = config(cluster);
+      await cluster.submit({ ...short, checkpoint: { ...short.checkpoint, everySteps: STEPS } });
+      const worker = cluster.startWorker('phoenix');
+      await killedAmidCheckpoint(cluster, worker, 0);
+      expect(worker.signalCode).toBe('SIGKILL');
+      const replacement = cluster.startWorker('phoenix');
+      const after = await cluster.follow('phoenix', undefined, AbortSignal.timeout(90_000));
+      expect(after.state).toBe('RUN_STATE_FINISHED');
+      expect(after.finalDigest).toBe(golden.finalDigest);
+      await ended(replacement, () => undefined);
+      expect(replacement.exitCode).toBe(0);
+    }));
 });
