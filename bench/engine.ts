@@ -19,7 +19,7 @@ export interface EngineBenchOptions extends BenchOptions {
   readonly peers?: string;
 }
 
-const FULL = { steps: { rowMs: 20_000, stepsMin: 3 }, opRounds: 5, workerRounds: 4 };
+const FULL = { steps: { rowMs: 20_000, stepsMin: 3 }, opRounds: 5, workerRounds: 12 };
 const QUICK = { steps: { rowMs: 5_000, stepsMin: 2 }, opRounds: 2, workerRounds: 2 };
 
 /** covey's engine against PyTorch, side by side in one run (bench/README.md). */
@@ -45,7 +45,7 @@ export async function run(options: EngineBenchOptions): Promise<EngineRow[]> {
       }
       done(...(await measureOps({ precision, threads, rounds: effort.opRounds, wanted }, peers)));
     }
-    if (wanted('workers')) done(await measureWorkers(precision, effort.workerRounds));
+    if (wanted('workers')) done(...(await measureWorkers(precision, effort.workerRounds)));
   }
   return rows;
 }

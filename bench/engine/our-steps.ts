@@ -10,8 +10,9 @@ import {
 import type { ParameterLookup } from '../../models/clip/transformer.ts';
 import { ResNet } from '../../models/vision/resnet.ts';
 import type { ResNetDepth } from '../../models/vision/resnet-shapes.ts';
+import { syntheticTrainer } from '../support/synthetic-trainer.ts';
 import { crossEntropy, imageTowerLoss, StepInputs, textTowerLoss, transformerLoss } from './our-losses.ts';
-import type { Precision, StepParameter, StepSpec } from './protocol.ts';
+import type { LanesSpec, Precision, StepParameter, StepSpec } from './protocol.ts';
 import { hashValues } from './values.ts';
 
 /** A training step, ready to be repeated. */
@@ -28,7 +29,11 @@ interface Model {
 }
 
 /** The step on covey's engine, through the code that trains: `recordForward`, gradients into one flat buffer, `AdamW`. */
-export function prepareStep(spec: StepSpec, precision: Precision, engine: Engine): EngineCase {
+export function prepareStep(spec: StepSpec | LanesSpec, precision: Precision, engine: Engine): EngineCase {
+  if (spec.model === 'lanes') {
+    const { config, batch, lanes } = spec;
+    return syntheticTrainer(engine, config, { globalBatch: batch, lanes, precision });
+  }
   const inputs = new StepInputs(spec, precision);
   const model = spec.model === 'resnet' ? resnet(spec, precision, inputs) : transformer(spec, precision, inputs);
   const trainer = new FlatTrainer(engine, model.variables, spec.optimizer);

@@ -3,6 +3,8 @@
  * PyTorch's (bench/peers/engine.py). Both understand exactly this.
  */
 
+import type { ModelConfig } from '../../common/config/run-config.ts';
+
 export type Precision = 'fp32' | 'bf16';
 
 /** The first line. */
@@ -10,7 +12,7 @@ export interface SideSettings {
   readonly threads: number;
   readonly precision: Precision;
   /** The training step that `steps` runs. Null: the side only answers `op` and `gemm`. */
-  readonly step: StepSpec | null;
+  readonly step: StepSpec | LanesSpec | null;
 }
 
 export interface Ready {
@@ -98,4 +100,12 @@ export interface StepSpec {
     readonly eps: number;
     readonly weightDecay: number;
   };
+}
+
+/** A step as a covey worker takes it: CLIP in lanes through `LaneTrainer`, loss and update included. Only covey's side knows it. */
+export interface LanesSpec {
+  readonly model: 'lanes';
+  readonly config: ModelConfig;
+  readonly batch: number;
+  readonly lanes: number;
 }
