@@ -10,6 +10,7 @@ export { type BatchNormOptions, type BatchNormState, batchNorm } from './ops/bat
 export { type Conv2dOptions, conv2d } from './ops/conv2d.ts';
 export { embedding } from './ops/embedding.ts';
 export { gelu, quickGelu } from './ops/gelu.ts';
+export { gradientReversal } from './ops/gradient-reversal.ts';
 export { l2Normalize } from './ops/l2-normalize.ts';
 export { addLayerNorm, layerNorm } from './ops/layer-norm.ts';
 export { linear } from './ops/linear.ts';
