@@ -116,13 +116,15 @@ export class TransferNetwork {
 
   /** Class scores, float32 [B,K]. */
   logits(x_BHWC: Tensor, options: ForwardOptions = {}): Tensor2D {
-    return tf.tidy(() => {
-      const features_BF = this.features(x_BHWC, options);
-      return moduleScope(
-        'head',
-        () => linear(features_BF, this.#own<Tensor2D>('head.weight'), this.#own<Tensor1D>('head.bias')) as Tensor2D,
-      );
-    });
+    return tf.tidy(() => this.classify(this.features(x_BHWC, options)));
+  }
+
+  /** The head alone: class scores [B,K] of features [B,F]. */
+  classify(features_BF: Tensor2D): Tensor2D {
+    return moduleScope(
+      'head',
+      () => linear(features_BF, this.#own<Tensor2D>('head.weight'), this.#own<Tensor1D>('head.bias')) as Tensor2D,
+    );
   }
 
   /** Puts a linear classifier of the features in the head's place. */

@@ -2,7 +2,7 @@ import { runFusedOp } from '../fused-op.ts';
 import { clone, mul, type Tensor } from '../tf.ts';
 
 /**
- * R_λ(x) = x with dR_λ/dx = −λ·I (Ganin et al. 2016, eq. 14–15): what follows descends its loss, what comes before climbs it. No gradient of any
+ * R_λ(x) = x with dR_λ/dx = −λ·I (Ganin et al. 2016, §4.2): what follows descends its loss, what comes before climbs it. No gradient of any
  * function that is computed, so it is no use where one is differentiated twice. Forward has x's bits.
  * @param coefficient λ; 0 lets nothing through
  */

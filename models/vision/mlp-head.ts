@@ -16,6 +16,8 @@ export interface MlpShape {
   readonly batchNorm: boolean;
   /** After the last. */
   readonly lastNorm: boolean;
+  /** The last layer has a bias although the others, which a norm follows, have none. Default false. */
+  readonly lastBias?: boolean;
 }
 
 /** One linear layer and what follows it. `at` is its place in PyTorch's `Sequential` of linear, norm and ReLU. */
@@ -35,12 +37,13 @@ function layersOf({ layers, inputs, hidden, outputs }: MlpShape): Layer[] {
   }));
 }
 
-const hasBias = ({ batchNorm, lastNorm }: MlpShape) => !batchNorm && !lastNorm;
+const hasBias = ({ batchNorm, lastNorm, lastBias = false }: MlpShape, { isLast }: Layer) =>
+  (!batchNorm && !lastNorm) || (isLast && lastBias);
 const isNormed = ({ batchNorm, lastNorm }: MlpShape, { isLast }: Layer) => (isLast ? lastNorm : batchNorm);
 
 export function mlpParameterSpecs(prefix: string, shape: MlpShape): ParameterSpec[] {
   return layersOf(shape).flatMap((layer) => [
-    ...linearSpecs(`${prefix}.${layer.at}`, layer.inputs, layer.outputs, hasBias(shape)),
+    ...linearSpecs(`${prefix}.${layer.at}`, layer.inputs, layer.outputs, hasBias(shape, layer)),
     ...(isNormed(shape, layer) && !layer.isLast ? normSpecs(`${prefix}.${layer.at + 1}`, layer.outputs) : []),
   ]);
 }
@@ -68,7 +71,7 @@ export function mlp(
   const { parameter, normalise } = tower;
   return layersOf(shape).reduce((x: Tensor, layer) => {
     const name = `${prefix}.${layer.at}`;
-    const bias = hasBias(shape) ? parameter<Tensor1D>(`${name}.bias`) : null;
+    const bias = hasBias(shape, layer) ? parameter<Tensor1D>(`${name}.bias`) : null;
     const y = linear(x, parameter<Tensor2D>(`${name}.weight`), bias);
     if (!isNormed(shape, layer)) return layer.isLast ? y : relu(y);
     return normalise([y], `${prefix}.${layer.at + 1}`, layer.isLast ? {} : { activation: 'relu' })[0]!;

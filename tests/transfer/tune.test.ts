@@ -129,7 +129,7 @@ describe('fine-tuning', () => {
     const network = newNetwork();
     const { FineTuner } = await import('../../transfer/tune/fine-tuner.ts');
     const tuner = new FineTuner(recipe({ layerDecay: 0.5, backboneLrScale: 0.1 }), modules(network));
-    const scaleOf = (name: string) => tuner.rules[network.parameters.findIndex((one) => one.name === name)]!.lrScale;
+    const scaleOf = (name: string) => tuner.parameters.find((one) => one.name === name)!.rule.lrScale;
     expect(scaleOf('head.weight')).toBe(1);
     expect(scaleOf('visual.transformer.resblocks.1.ln_1.weight')).toBeCloseTo(0.05, 12);
     expect(scaleOf('visual.transformer.resblocks.0.ln_1.weight')).toBeCloseTo(0.025, 12);

@@ -1,9 +1,9 @@
 import { CoveyError, throwIfAborted } from '../../common/errors.ts';
 import { mixKey } from '../../common/random.ts';
 import type { Dataset, LocatedSample } from '../../worker/data/dataset.ts';
+import type { PictureSample } from './picture-source.ts';
 
-export interface LabelledSample {
-  readonly located: LocatedSample;
+export interface LabelledSample extends PictureSample {
   /** Index among the set's classes. */
   readonly label: number;
 }

@@ -20,6 +20,11 @@ export interface PictureSourceOptions {
   readonly bytesMax?: number;
 }
 
+/** Whatever has a picture. */
+export interface PictureSample {
+  readonly located: LocatedSample;
+}
+
 export interface BrokenPicture {
   readonly sampleId: string;
   readonly reason: string;

@@ -2,7 +2,7 @@ import { throwIfAborted } from '../../common/errors.ts';
 import type { Engine } from '../../engine/index.ts';
 import { predictedClasses, softmaxResiduals } from '../../models/linear/logistic-regression.ts';
 import type { LabelledSample } from '../data/labelled-set.ts';
-import type { PictureSource } from '../data/picture-source.ts';
+import type { PictureSample, PictureSource } from '../data/picture-source.ts';
 import { encodePixels } from '../features/extract-features.ts';
 import type { TransferNetwork } from '../network.ts';
 
@@ -29,8 +29,18 @@ const BATCH = 128;
 export async function evaluateNetwork(
   samples: readonly LabelledSample[],
   classes: number,
-  { engine, network, pictures, signal }: EvaluateModules,
+  modules: EvaluateModules,
 ): Promise<Evaluation> {
+  const labels_N = Int32Array.from(samples, ({ label }) => label);
+  return evaluationOf(await networkLogits(samples, classes, modules), labels_N, classes);
+}
+
+/** Class scores [N,K] of pictures through the evaluation transform, in order. */
+export async function networkLogits(
+  samples: readonly PictureSample[],
+  classes: number,
+  { engine, network, pictures, signal }: EvaluateModules,
+): Promise<Float64Array> {
   const logits_NK = new Float64Array(samples.length * classes);
   for (let begin = 0; begin < samples.length; begin += BATCH) {
     throwIfAborted(signal);
@@ -38,11 +48,7 @@ export async function evaluateNetwork(
     const pixels = await pictures.evalPixels(located, signal);
     logits_NK.set(encodePixels(engine, network, pixels, 'logits'), begin * classes);
   }
-  return evaluationOf(
-    logits_NK,
-    Int32Array.from(samples, ({ label }) => label),
-    classes,
-  );
+  return logits_NK;
 }
 
 export function evaluationOf(logits_NK: Float64Array, labels_N: Int32Array, classes: number): Evaluation {

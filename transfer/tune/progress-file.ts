@@ -9,7 +9,20 @@ const measured = z
   .number()
   .nullable()
   .transform((value) => value ?? Number.NaN);
-const recordSchema = z.object({ step: z.int(), trainLoss: z.number(), accuracy: measured, crossEntropy: measured });
+const recordSchema = z
+  .object({
+    step: z.int(),
+    trainLoss: z.number(),
+    accuracy: measured,
+    crossEntropy: measured,
+    score: measured.optional(),
+    measures: z.record(z.string(), measured).optional(),
+  })
+  .transform(({ score, measures, ...rest }) => ({
+    ...rest,
+    ...(score === undefined ? {} : { score }),
+    ...(measures === undefined ? {} : { measures }),
+  }));
 const factsSchema = z.object({
   step: z.int(),
   optimizerStep: z.int(),

@@ -15,6 +15,10 @@ export const tuneRecipeSchema = z.strictObject({
   batch: z.int().positive().default(64),
   lr: positive.default(1e-3),
   warmupSteps: whole.default(0),
+  /** After the warm-up: half a cosine to 0, or DANN's lr / (1 + 10·p)^0.75 with p the share of the steps taken. */
+  schedule: z.enum(['cosine', 'dann']).default('cosine'),
+  /** AdamW, or SGD with Nesterov momentum 0.9. */
+  optimizer: z.enum(['adamw', 'sgd']).default('adamw'),
   weightDecay: z.number().min(0).default(0.05),
   /** Learning rate of the backbone relative to that of what is new. */
   backboneLrScale: positive.default(1),

@@ -14,7 +14,17 @@ export interface TuneRecord {
   readonly trainLoss: number;
   readonly accuracy: number;
   readonly crossEntropy: number;
+  /** Of the selection that chooses the weights, where there is one: the highest is kept. */
+  readonly score?: number;
+  /** Of an alignment the means over the steps since the last evaluation; of a selection what its score is made of. */
+  readonly measures?: Readonly<Record<string, number>>;
 }
+
+/** Another way to choose the weights than by the validation split's accuracy. */
+export type Selection = (validation: Evaluation) => Promise<{
+  readonly score: number;
+  readonly measures: Readonly<Record<string, number>>;
+}>;
 
 /** What is kept of a training between evaluations. */
 export interface TuneProgress {
@@ -33,6 +43,7 @@ export interface TuneHooks {
 export interface TuneModules extends FineTunerModules {
   /** Chooses the weights and decides on stopping. Empty: the last weights, and no stopping. */
   readonly validation: readonly LabelledSample[];
+  readonly selection?: Selection | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -49,7 +60,7 @@ export interface TuneResult {
 
 /**
  * Trains the network and leaves it with the weights of the best evaluation (highest accuracy, of equals the lowest cross-entropy, of equals the
- * first). From `from` it goes on to the bits it would have reached without the interruption.
+ * first; with a selection the highest score). From `from` it goes on to the bits it would have reached without the interruption.
  */
 export async function tune(
   recipe: TuneRecipe,
@@ -63,15 +74,15 @@ export async function tune(
     const history = [...(from?.history ?? [])];
     let best = from?.best;
     if (from !== undefined) tuner.restore(from.tuner);
-    let losses: number[] = [];
+    let taken: TunedStep[] = [];
     while (tuner.stepsTaken < recipe.steps && !hasStalled(history, best?.record, recipe.patience)) {
       throwIfAborted(signal);
-      const taken = await tuner.step(signal);
-      losses.push(taken.loss);
-      hooks.onStep?.(taken);
+      const one = await tuner.step(signal);
+      taken.push(one);
+      hooks.onStep?.(one);
       if (tuner.stepsTaken % recipe.evaluateEverySteps !== 0 && tuner.stepsTaken < recipe.steps) continue;
-      const record = await evaluate(tuner.stepsTaken, losses, modules);
-      losses = [];
+      const record = await evaluate(tuner.stepsTaken, taken, modules);
+      taken = [];
       history.push(record);
       if (best === undefined || isBetter(record, best.record, modules.validation.length > 0)) {
         best = { record, tensors: network.read((name) => tuner.changing.has(name)) };
@@ -85,23 +96,39 @@ export async function tune(
       best: best!.record,
       steps: tuner.stepsTaken,
       stoppedEarly,
-      ...trainedCounts(network, tuner.rules),
+      ...trainedCounts(network, tuner.parameters),
     };
   } finally {
     tuner.dispose();
   }
 }
 
-async function evaluate(step: number, losses: readonly number[], modules: TuneModules): Promise<TuneRecord> {
-  const trainLoss = losses.reduce((sum, loss) => sum + loss, 0) / losses.length;
-  const { validation, classes } = modules;
-  if (validation.length === 0) return { step, trainLoss, accuracy: Number.NaN, crossEntropy: Number.NaN };
-  const { accuracy, crossEntropy }: Evaluation = await evaluateNetwork(validation, classes, modules);
-  return { step, trainLoss, accuracy, crossEntropy };
+async function evaluate(step: number, taken: readonly TunedStep[], modules: TuneModules): Promise<TuneRecord> {
+  const trainLoss = mean(taken.map(({ loss }) => loss));
+  const { validation, classes, selection } = modules;
+  const aligned = meanMeasures(taken);
+  if (validation.length === 0) {
+    return { step, trainLoss, accuracy: Number.NaN, crossEntropy: Number.NaN, ...withMeasures(aligned) };
+  }
+  const evaluation = await evaluateNetwork(validation, classes, modules);
+  const { accuracy, crossEntropy } = evaluation;
+  const chosen = await selection?.(evaluation);
+  const measures = withMeasures({ ...aligned, ...chosen?.measures });
+  return { step, trainLoss, accuracy, crossEntropy, ...(chosen ? { score: chosen.score } : {}), ...measures };
 }
+
+const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
+
+function meanMeasures(taken: readonly TunedStep[]): Record<string, number> {
+  const names = Object.keys(taken[0]?.measures ?? {});
+  return Object.fromEntries(names.map((name) => [name, mean(taken.map(({ measures }) => measures[name]!))]));
+}
+
+const withMeasures = (measures: Record<string, number>) => (Object.keys(measures).length === 0 ? {} : { measures });
 
 function isBetter(record: TuneRecord, best: TuneRecord, isJudged: boolean): boolean {
   if (!isJudged) return true;
+  if (record.score !== undefined && best.score !== undefined) return record.score > best.score;
   return (
     record.accuracy > best.accuracy || (record.accuracy === best.accuracy && record.crossEntropy < best.crossEntropy)
   );
