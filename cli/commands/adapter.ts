@@ -99,7 +99,7 @@ async function mergeAdapter(session: TransferSession, source: string, options: M
   const { expectBackbone, readAdapterFile } = await import('../../transfer/adapters/adapter-file.ts');
   const { writeHeadFile } = await import('../../transfer/head-file.ts');
   const { TransferNetwork } = await import('../../transfer/network.ts');
-  const { exportBackbone } = await import('../transfer/finetune.ts');
+  const { exportBackbone } = await import('../transfer/tuned-files.ts');
   const file = await readAdapterFile(options.adapter);
   const { backbone } = await openBackbone(session.context, source, options);
   expectBackbone(file, backbone);

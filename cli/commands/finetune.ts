@@ -1,9 +1,9 @@
-import { type Command, Option } from 'commander';
+import type { Command } from 'commander';
 import { EXIT } from '../exit-codes.ts';
-import { repeated } from '../option-values.ts';
 import { runCommand } from '../run-command.ts';
 import { addBackboneOptions, BACKBONE_ARGUMENT } from '../transfer/backbone-options.ts';
 import type { FinetuneOptions } from '../transfer/finetune.ts';
+import { addHeadOptions } from '../transfer/head-options.ts';
 import { addLabelOptions } from '../transfer/label-options.ts';
 import { addComputeOptions, TransferSession } from '../transfer/session.ts';
 import { percent } from '../transfer/task-report.ts';
@@ -17,14 +17,8 @@ export function addFinetuneCommand(program: Command): void {
     )
     .argument('<backbone>', BACKBONE_ARGUMENT)
     .requiredOption('-o, --out <folder>', 'progress, weights and report')
-    .option('--from-scratch', 'random weights instead of the backbone’s, to compare with')
-    .addOption(
-      new Option('--head <init>', 'the new head starts random, as a linear probe, or as the text tower’s class weights')
-        .choices(['random', 'probe', 'zeroshot'])
-        .default('random'),
-    )
-    .option('--template <text>', 'zeroshot: {} stands for the class name; several are averaged (default: {})', repeated)
     .option('--wise', 'also accuracy between the weights before and after (WiSE-FT); needs --head probe or zeroshot');
+  addHeadOptions(command);
   addComputeOptions(addBackboneOptions(addTuneOptions(addLabelOptions(command)))).action(
     runCommand<FinetuneOptions>(async (context, [source = ''], options) => {
       const { finetune } = await import('../transfer/finetune.ts');

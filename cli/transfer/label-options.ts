@@ -5,10 +5,8 @@ import { fewShots, fractionByClass, type LabelledSample, splitByClass } from '..
 import { wholeNumber } from '../option-values.ts';
 import { realNumber } from './session.ts';
 
-/** Options of every command that learns from labels. */
-export interface LabelOptions {
-  readonly data: string;
-  readonly test?: string;
+/** Options of every command that learns from labels: which they are, and how many of them. */
+export interface LabelChoices {
   readonly labelKey?: string;
   readonly classes?: string;
   readonly validation: number;
@@ -17,16 +15,32 @@ export interface LabelOptions {
   readonly seed: number;
 }
 
+/** With the pictures themselves. */
+export interface LabelOptions extends LabelChoices {
+  readonly data: string;
+  readonly test?: string;
+}
+
 export function addLabelOptions(command: Command): Command {
-  return command
+  command
     .requiredOption('--data <manifest>', 'URL of the manifest of the labelled pictures')
-    .option('--test <manifest>', 'pictures to judge by, not seen before (default: the validation split)')
+    .option('--test <manifest>', 'pictures to judge by, not seen before (default: the validation split)');
+  return addLabelChoices(command);
+}
+
+export function addLabelChoices(command: Command): Command {
+  return command
     .option('--label-key <key>', 'key of the samples’ meta that is the label (default: their label)')
     .option('--classes <file>', 'the label space, a name per line (default: the labels that occur)')
     .option('--validation <share>', 'share of each class that is kept for validation', realNumber(0, 0.9), 0.2)
     .option('--fraction <share>', 'of the rest only this share of each class, at least one', realNumber(0, 1))
     .option('--shots <n>', 'of the rest only so many of each class', wholeNumber(1))
     .option('--seed <n>', 'of splits, first weights and augmentation', wholeNumber(0), 0);
+}
+
+/** What `TransferSession.openLabelled` asks for. */
+export async function labelSpace({ labelKey, classes }: LabelChoices) {
+  return { ...(labelKey === undefined ? {} : { labelKey }), classes: await classesOf(classes) };
 }
 
 export async function classesOf(file: string | undefined): Promise<string[] | undefined> {
@@ -41,7 +55,7 @@ export interface LabelSplit {
 }
 
 /** @throws CoveyError INVALID_ARGUMENT where too little is left to learn from or to validate by */
-export function splitLabels(samples: readonly LabelledSample[], options: LabelOptions): LabelSplit {
+export function splitLabels(samples: readonly LabelledSample[], options: LabelChoices): LabelSplit {
   const { validation: share, fraction, shots, seed } = options;
   if (fraction !== undefined && shots !== undefined) {
     throw new CoveyError('INVALID_ARGUMENT', 'Cannot choose samples: --fraction and --shots are both given; use one');

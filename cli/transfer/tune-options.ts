@@ -15,6 +15,8 @@ export interface TuneOptions {
   readonly batch: number;
   readonly lr: number;
   readonly warmup?: number;
+  readonly schedule: 'cosine' | 'dann';
+  readonly optimizer: 'adamw' | 'sgd';
   readonly weightDecay: number;
   readonly backboneLr: number;
   readonly layerDecay: number;
@@ -48,6 +50,14 @@ export function addTuneOptions(command: Command): Command {
     .option('--batch <n>', 'pictures of an update', wholeNumber(1), 64)
     .option('--lr <rate>', 'highest learning rate, of what is new', realNumber(0), 1e-3)
     .option('--warmup <n>', 'steps until then (default: a tenth of all)', wholeNumber(0))
+    .addOption(
+      new Option('--schedule <name>', 'after the warm-up: half a cosine to 0, or lr / (1 + 10·p)^0.75 as DANN has it')
+        .choices(['cosine', 'dann'])
+        .default('cosine'),
+    )
+    .addOption(
+      new Option('--optimizer <name>', 'sgd: with Nesterov momentum 0.9').choices(['adamw', 'sgd']).default('adamw'),
+    )
     .option('--weight-decay <λ>', 'decoupled', realNumber(0), 0.05)
     .option('--backbone-lr <factor>', 'of the backbone, relative to --lr', realNumber(0), 0.1)
     .option('--layer-decay <factor>', 'learning rate × this per layer below the head', realNumber(0, 1), 1)
@@ -83,6 +93,8 @@ export function recipeOf(options: TuneOptions): TuneRecipe {
     batch: options.batch,
     lr: options.lr,
     warmupSteps: options.warmup ?? Math.floor(steps / 10),
+    schedule: options.schedule,
+    optimizer: options.optimizer,
     weightDecay: options.weightDecay,
     backboneLrScale: options.backboneLr,
     layerDecay: options.layerDecay,

@@ -3,9 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { augmentSchema } from '../../common/config/augment-config.ts';
 import { CoveyError } from '../../common/errors.ts';
 import { type Engine, loadEngine, tf } from '../../engine/index.ts';
-import { initialValues } from '../../models/clip/initial-values.ts';
-import { backboneSpecs } from '../../models/vision/backbone.ts';
-import { type Backbone, backboneOf } from '../../transfer/backbone.ts';
+import type { Backbone } from '../../transfer/backbone.ts';
 import { splitByClass } from '../../transfer/data/labelled-set.ts';
 import { PictureSource } from '../../transfer/data/picture-source.ts';
 import { type AdaptModules, adapt } from '../../transfer/domain/adapt.ts';
@@ -15,7 +13,7 @@ import { readProgress, writeProgress } from '../../transfer/tune/progress-file.t
 import { type TuneProgress, tune } from '../../transfer/tune/tune.ts';
 import { temporaryFolder } from '../support/datasets.ts';
 import { type LabelledPictures, labelledPictures } from './labelled-pictures.ts';
-import { SMALL_VISION, smallBackbone } from './small-backbone.ts';
+import { SMALL_VISION, smallBackbone, smallResnet } from './small-backbone.ts';
 
 let engine: Engine;
 let folder: Awaited<ReturnType<typeof temporaryFolder>>;
@@ -33,16 +31,6 @@ afterAll(async () => {
   engine.close();
   await folder.remove();
 });
-
-const RESNET = { kind: 'resnet', depth: 18, width: 8, stem: 'cifar', imageSize: SMALL_VISION.imageSize } as const;
-
-function resnet(): Backbone {
-  const tensors = new Map(
-    backboneSpecs(RESNET).map((spec) => [spec.name, { shape: spec.shape, values: initialValues(spec, 2) }]),
-  );
-  const [mean, std] = [[0.5, 0.5, 0.5] as const, [0.5, 0.5, 0.5] as const];
-  return backboneOf(tensors, { vision: RESNET, quickGelu: false, mean, std, origin: 'a test' });
-}
 
 const newNetwork = (backbone: Backbone) => new TransferNetwork(backbone, { classes: 3, seed: 5, precision: 'fp32' });
 
@@ -84,7 +72,7 @@ describe('adaptation to a domain without labels', () => {
     ['coral', 'ResNet'],
   ] as const)('goes on after an interruption to the same bits: %s, %s', async (method, kind) => {
     const before = tf.memory().numTensors;
-    const backbone = kind === 'ViT' ? smallBackbone() : resnet();
+    const backbone = kind === 'ViT' ? smallBackbone() : smallResnet();
     const whole = await adapted(backbone, method, { headSteps: 1 });
     const file = path.join(folder.path, `${method}-${kind}.safetensors`);
     await writeProgress(file, whole.kept[1]!);

@@ -1,17 +1,15 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { RandomStream } from '../../common/random.ts';
 import { conv2d, type Engine, loadEngine, type Tensor, type Tensor4D, tf } from '../../engine/index.ts';
-import { initialValues } from '../../models/clip/initial-values.ts';
-import { backboneSpecs } from '../../models/vision/backbone.ts';
 import type { AdapterOptions } from '../../transfer/adapters/adapter.ts';
 import { newAdapter } from '../../transfer/adapters/new-adapter.ts';
-import { type Backbone, backboneOf } from '../../transfer/backbone.ts';
+import type { Backbone } from '../../transfer/backbone.ts';
 import { TransferNetwork } from '../../transfer/network.ts';
 import { type TuneProgress, tune } from '../../transfer/tune/tune.ts';
 import { tuneRecipeSchema } from '../../transfer/tune/tune-recipe.ts';
 import { temporaryFolder } from '../support/datasets.ts';
 import { type LabelledPictures, labelledPictures } from './labelled-pictures.ts';
-import { randomPixels } from './small-backbone.ts';
+import { randomPixels, smallResnet } from './small-backbone.ts';
 
 let engine: Engine;
 let folder: Awaited<ReturnType<typeof temporaryFolder>>;
@@ -27,22 +25,7 @@ afterAll(async () => {
   await folder.remove();
 });
 
-const VISION = { kind: 'resnet', depth: 18, width: 8, stem: 'cifar', imageSize: 16 } as const;
 const PLACEMENTS = ['series', 'parallel'] as const;
-
-function resnet(): Backbone {
-  const tensors = new Map(
-    backboneSpecs(VISION).map((spec) => [spec.name, { shape: spec.shape, values: initialValues(spec, 2) }]),
-  );
-  const facts = {
-    vision: VISION,
-    quickGelu: false,
-    mean: [0.5, 0.5, 0.5],
-    std: [0.5, 0.5, 0.5],
-    origin: 'a test',
-  } as const;
-  return backboneOf(tensors, facts);
-}
 
 const make = (source: Backbone, adapter?: AdapterOptions) =>
   new TransferNetwork(source, { classes: 3, seed: 1, precision: 'fp32', ...(adapter ? { adapter } : {}) });
@@ -107,7 +90,7 @@ describe.each(PLACEMENTS)('convolutional adapters in %s', (placement) => {
 
   it('begin as the identity bit for bit, train only what is theirs, and fold within 1e-5', async () => {
     const before = tf.memory().numTensors;
-    const source = resnet();
+    const source = smallResnet();
     const plain = make(source);
     const network = make(source, options);
     expect(features(network)).toEqual(features(plain));
@@ -130,7 +113,7 @@ describe.each(PLACEMENTS)('convolutional adapters in %s', (placement) => {
   it('keep their statistics through an interruption: the last step has the bits it would have had', async () => {
     const kept: TuneProgress[] = [];
     const last = (network: TransferNetwork) => ({ ...modules(network), validation: [] });
-    const [whole, resumed] = [make(resnet(), options), make(resnet(), options)];
+    const [whole, resumed] = [make(smallResnet(), options), make(smallResnet(), options)];
     const onProgress = async (progress: TuneProgress) => void kept.push(progress);
     await tune(recipe(placement), last(whole), { onProgress });
     await tune(recipe(placement), last(resumed), {}, kept[0]);

@@ -24,6 +24,17 @@ export function smallBackbone(seed = 3): Backbone {
   });
 }
 
+const SMALL_RESNET = { kind: 'resnet', depth: 18, width: 8, stem: 'cifar', imageSize: 16 } as const;
+
+/** A ResNet-18 with random weights. */
+export function smallResnet(): Backbone {
+  const tensors = new Map(
+    backboneSpecs(SMALL_RESNET).map((spec) => [spec.name, { shape: spec.shape, values: initialValues(spec, 2) }]),
+  );
+  const facts = { quickGelu: false, mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5], origin: 'a test' } as const;
+  return backboneOf(tensors, { vision: SMALL_RESNET, ...facts });
+}
+
 export function randomPixels(count: number, side = SMALL_VISION.imageSize, seed = 1): Tensor4D {
   const stream = new RandomStream(seed, 'pixels');
   const values = Float32Array.from({ length: count * side * side * 3 }, () => stream.normal(0, 1));

@@ -1,0 +1,28 @@
+import { readFile, rename, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { CoveyError } from '../../common/errors.ts';
+
+/**
+ * Notes in a file what a folder's training is of; where the file is there, the training is only gone on with where all of it is the same.
+ * @param what in words: `fine-tuning` @throws CoveyError INVALID_ARGUMENT naming what differs
+ */
+export async function expectSameTask(file: string, what: string, facts: object): Promise<void> {
+  const wanted: Record<string, unknown> = JSON.parse(JSON.stringify(facts));
+  let found: Record<string, unknown> | undefined;
+  try {
+    found = JSON.parse(await readFile(file, 'utf8')) as Record<string, unknown>;
+  } catch (thrown) {
+    if (!(thrown instanceof Error && 'code' in thrown && thrown.code === 'ENOENT')) throw CoveyError.from(thrown);
+    await writeFile(`${file}.part`, `${JSON.stringify(wanted, null, 2)}\n`);
+    await rename(`${file}.part`, file);
+    return;
+  }
+  const keys = new Set([...Object.keys(wanted), ...Object.keys(found)]);
+  const different = [...keys].filter((key) => JSON.stringify(wanted[key]) !== JSON.stringify(found[key]));
+  if (different.length === 0) return;
+  throw new CoveyError(
+    'INVALID_ARGUMENT',
+    `Cannot go on in ${path.dirname(file)}: another ${what} is there (${different.join(', ')} differ); choose another folder with --out`,
+    { fields: { different } },
+  );
+}
