@@ -1,4 +1,4 @@
-import { rename, writeFile } from 'node:fs/promises';
+import { writeWhole } from '../common/whole-file.ts';
 import { type HostTensor, writeSafetensors } from '../models/formats/safetensors.ts';
 import type { LinearClassifier } from '../models/linear/logistic-regression.ts';
 import type { Backbone } from './backbone.ts';
@@ -21,8 +21,7 @@ export async function writeHeadFile(file: string, { classes, space, backbone, te
     backboneDigest: backbone.digest,
     backboneOrigin: backbone.origin,
   };
-  await writeFile(`${file}.part`, writeSafetensors(tensors, metadata));
-  await rename(`${file}.part`, file);
+  await writeWhole(file, writeSafetensors(tensors, metadata));
 }
 
 /** In PyTorch's layout: weights are [out, in]. */

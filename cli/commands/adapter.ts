@@ -96,7 +96,7 @@ function described({ options, classes, backbone, tensors }: AdapterFile) {
 }
 
 async function mergeAdapter(session: TransferSession, source: string, options: MergeOptions) {
-  const { expectBackbone, readAdapterFile } = await import('../../transfer/adapters/adapter-file.ts');
+  const { expectBackbone, putAdapter, readAdapterFile } = await import('../../transfer/adapters/adapter-file.ts');
   const { writeHeadFile } = await import('../../transfer/head-file.ts');
   const { TransferNetwork } = await import('../../transfer/network.ts');
   const { exportBackbone } = await import('../transfer/tuned-files.ts');
@@ -113,7 +113,7 @@ async function mergeAdapter(session: TransferSession, source: string, options: M
     }),
     (one) => one.dispose(),
   );
-  network.write(file.tensors);
+  putAdapter(network, file);
   const merged = network.mergedBackbone(`${backbone.origin} with ${path.basename(options.adapter)}`);
   const files = await exportBackbone(options.out, merged);
   const head = path.join(options.out, 'head.safetensors');

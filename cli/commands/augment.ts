@@ -1,8 +1,7 @@
-import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { type Command, Option } from 'commander';
 import { RECIPE_NAMES, type RecipeName } from '../../common/config/augment-recipes.ts';
-import { fromFileError } from '../../common/objectstore/file-errors.ts';
+import { writeWhole } from '../../common/whole-file.ts';
 import { EXIT } from '../exit-codes.ts';
 import { repeated, wholeNumber } from '../option-values.ts';
 import { runCommand } from '../run-command.ts';
@@ -56,9 +55,7 @@ export function addAugmentCommand(program: Command): void {
         const pictures = await previewPictures(options.input, options.pictures, context);
         const { png, rows } = await previewSheet(pictures, { ...options, augment });
         const file = path.resolve(options.out);
-        await writeFile(file, png).catch((error: unknown) => {
-          throw fromFileError(error, 'write the sheet', options.out);
-        });
+        await writeWhole(file, png);
         const views = rows.reduce((sum, row) => sum + row.views.length, 0);
         context.output.result(
           { sheet: file, recipe: options.recipe, augment, pictures: rows },

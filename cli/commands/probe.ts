@@ -1,7 +1,7 @@
-import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import type { Command } from 'commander';
 import { CoveyError } from '../../common/errors.ts';
+import { makeFolder, writeWhole } from '../../common/whole-file.ts';
 import type { LabelledFeatures } from '../../models/linear/logistic-regression.ts';
 import type { Backbone } from '../../transfer/backbone.ts';
 import type { LabelledSample } from '../../transfer/data/labelled-set.ts';
@@ -22,7 +22,6 @@ import {
   addComputeOptions,
   type ComputeOptions,
   type OpenedDataset,
-  outputFolder,
   PIXELS_MAX,
   TransferSession,
 } from '../transfer/session.ts';
@@ -65,7 +64,7 @@ async function probe(session: TransferSession, source: string, options: ProbeOpt
   const set = await readLabelledSet(opened.dataset, { metaKey: options.labelKey, classes: given }, signal);
   const { backbone } = await openBackbone(context, source, options);
   const network = session.own(new TransferNetwork(backbone, { seed: 0, precision: 'fp32' }), (one) => one.dispose());
-  await outputFolder(options.out);
+  await makeFolder(options.out);
   const features = await featureReader(session, network, opened, path.join(options.out, 'features'), options.data);
   const { train, validation } = splitLabels(set.samples.filter(features.has), options);
   const test = options.test === undefined ? undefined : await testFeatures(session, network, set.classes, options);
@@ -82,11 +81,11 @@ async function probe(session: TransferSession, source: string, options: ProbeOpt
     tensors: headTensors(found.final.classifier),
   });
   const result = summary(found, { backbone, classes, train: train.length, validation: validation.length });
-  await writeFile(
+  await writeWhole(
     path.join(options.out, 'probe.json'),
     `${JSON.stringify({ ...result, classNames: set.classes }, null, 2)}\n`,
   );
-  await writeFile(path.join(options.out, 'report.html'), await page(found, result, set.classes, session.now()));
+  await writeWhole(path.join(options.out, 'report.html'), await page(found, result, set.classes, session.now()));
   return result;
 }
 

@@ -2,7 +2,7 @@ import { writeFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import path from 'node:path';
 import { type Command, Option } from 'commander';
-import { fromFileError } from '../../common/objectstore/file-errors.ts';
+import { fromFileError } from '../../common/file-errors.ts';
 import type { CommandContext } from '../context.ts';
 import { EXIT } from '../exit-codes.ts';
 import { type EngineChoice, engineOption, wholeNumber } from '../option-values.ts';

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { mkdir, readFile, rename, statfs, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, statfs, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { z } from 'zod';
@@ -8,6 +8,7 @@ import type { Clock } from '../../common/clock.ts';
 import { CoveyError } from '../../common/errors.ts';
 import type { Logger } from '../../common/log.ts';
 import { openObjectStore } from '../../common/objectstore/open.ts';
+import { writeWhole } from '../../common/whole-file.ts';
 import { trainBpe } from '../../models/tokenizer/bpe-trainer.ts';
 import { loadTokenizer } from '../../models/tokenizer/tokenizer.ts';
 import { datasetManifestSchema, encodeJson } from '../../worker/data/manifest.ts';
@@ -80,8 +81,7 @@ export async function prepareDataset(options: DemoDatasetOptions, modules: DemoD
   const facts = found ?? (await packAll(folder, heldOut, modules));
   if (!found) {
     // Written last and whole: an interrupted rendering is begun again.
-    await writeFile(`${marker}.part`, JSON.stringify(facts));
-    await rename(`${marker}.part`, marker);
+    await writeWhole(marker, JSON.stringify(facts));
   }
   const url = (...parts: string[]) => pathToFileURL(path.join(folder, ...parts)).href;
   return {

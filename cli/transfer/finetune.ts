@@ -1,6 +1,6 @@
-import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { CoveyError } from '../../common/errors.ts';
+import { makeFolder, writeWhole } from '../../common/whole-file.ts';
 import type { Backbone } from '../../transfer/backbone.ts';
 import type { LabelledSample } from '../../transfer/data/labelled-set.ts';
 import type { PictureSource } from '../../transfer/data/picture-source.ts';
@@ -16,7 +16,7 @@ import { keptTraining } from './kept-training.ts';
 import { type LabelOptions, type LabelSplit, labelSpace, splitLabels } from './label-options.ts';
 import { chosenBackbone, newNetwork } from './new-head.ts';
 import { expectSameTask } from './same-task.ts';
-import { type ComputeOptions, outputFolder, type TransferSession } from './session.ts';
+import type { ComputeOptions, TransferSession } from './session.ts';
 import { classSection, factsSection, historySection, percent, wiseSection } from './task-report.ts';
 import { recipeOf, type TuneOptions } from './tune-options.ts';
 import { methodOf, writeTuned } from './tuned-files.ts';
@@ -45,7 +45,7 @@ export async function finetune(session: TransferSession, source: string, options
   const { network, split, pictures, classNames } = task;
   const { engine } = session;
   const { signal } = session.context;
-  const out = await outputFolder(options.out);
+  const out = await makeFolder(options.out);
   await expectSameTask(path.join(out, 'task.json'), 'fine-tuning', taskFacts(task, options));
   const classes = classNames.length;
   const modules: TuneModules = { engine, network, pictures, ...split, classes, signal };
@@ -59,9 +59,9 @@ export async function finetune(session: TransferSession, source: string, options
     before && (await wiseCurve({ from: before, to: network.read() }, task.judged.samples, classes, judging));
   const files = await writeTuned(out, { ...task, how: 'fine-tuned' });
   const summary = summaryOf(task, result, evaluation, curve);
-  await writeFile(path.join(out, 'result.json'), `${JSON.stringify({ ...summary, classNames }, null, 2)}\n`);
+  await writeWhole(path.join(out, 'result.json'), `${JSON.stringify({ ...summary, classNames }, null, 2)}\n`);
   const report = path.join(out, 'report.html');
-  await writeFile(
+  await writeWhole(
     report,
     await renderPage({
       title: `Fine-tuned: ${task.backbone.origin}`,

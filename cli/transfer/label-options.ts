@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import type { Command } from 'commander';
 import { CoveyError } from '../../common/errors.ts';
+import { fromFileError } from '../../common/file-errors.ts';
 import { fewShots, fractionByClass, type LabelledSample, splitByClass } from '../../transfer/data/labelled-set.ts';
 import { wholeNumber } from '../option-values.ts';
 import { realNumber } from './session.ts';
@@ -45,8 +46,18 @@ export async function labelSpace({ labelKey, classes }: LabelChoices) {
 
 export async function classesOf(file: string | undefined): Promise<string[] | undefined> {
   if (file === undefined) return undefined;
-  const lines = (await readFile(file, 'utf8')).split('\n').map((line) => line.trim());
-  return lines.filter((line) => line !== '');
+  const text = await readFile(file, 'utf8').catch((thrown: unknown) => {
+    throw fromFileError(thrown, 'read the classes', file);
+  });
+  const lines = text.split('\n').map((line) => line.trim());
+  const names = lines.filter((line) => line !== '');
+  const repeated = names.filter((name, i) => names.indexOf(name) !== i);
+  if (repeated.length === 0) return names;
+  throw new CoveyError(
+    'INVALID_ARGUMENT',
+    `Cannot use the classes of ${file}: ${[...new Set(repeated)].join(', ')} occur more than once; a line is a class`,
+    { fields: { file, repeated } },
+  );
 }
 
 export interface LabelSplit {

@@ -1,7 +1,7 @@
-import { rename, writeFile } from 'node:fs/promises';
 import { html } from 'hono/html';
 import sharp from 'sharp';
 import { CoveyError } from '../../common/errors.ts';
+import { writeWhole } from '../../common/whole-file.ts';
 import { nearestNeighbours } from '../../models/linear/knn.ts';
 import type { EmbeddingFolder } from '../../transfer/features/embedding-folder.ts';
 import type { Dataset, LocatedSample } from '../../worker/data/dataset.ts';
@@ -76,8 +76,7 @@ export async function writeNeighbourPage(options: NeighbourPageOptions, modules:
     headline: [],
     sections: rows,
   });
-  await writeFile(`${options.file}.part`, page);
-  await rename(`${options.file}.part`, options.file);
+  await writeWhole(options.file, page);
 }
 
 async function locatedByKey({ dataset, signal }: Modules): Promise<Map<string, LocatedSample>> {

@@ -1,6 +1,7 @@
-import { readFile, rename, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { CoveyError } from '../../common/errors.ts';
+import { readJsonFile } from '../../common/json-file.ts';
+import { writeWhole } from '../../common/whole-file.ts';
 
 /**
  * Notes in a file what a folder's training is of; where the file is there, the training is only gone on with where all of it is the same.
@@ -8,13 +9,9 @@ import { CoveyError } from '../../common/errors.ts';
  */
 export async function expectSameTask(file: string, what: string, facts: object): Promise<void> {
   const wanted: Record<string, unknown> = JSON.parse(JSON.stringify(facts));
-  let found: Record<string, unknown> | undefined;
-  try {
-    found = JSON.parse(await readFile(file, 'utf8')) as Record<string, unknown>;
-  } catch (thrown) {
-    if (!(thrown instanceof Error && 'code' in thrown && thrown.code === 'ENOENT')) throw CoveyError.from(thrown);
-    await writeFile(`${file}.part`, `${JSON.stringify(wanted, null, 2)}\n`);
-    await rename(`${file}.part`, file);
+  const found = (await readJsonFile(file)) as Record<string, unknown> | undefined;
+  if (found === undefined) {
+    await writeWhole(file, `${JSON.stringify(wanted, null, 2)}\n`);
     return;
   }
   const keys = new Set([...Object.keys(wanted), ...Object.keys(found)]);

@@ -1,4 +1,3 @@
-import { mkdir } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { type Command, InvalidArgumentError } from 'commander';
 import type { AugmentConfig } from '../../common/config/augment-config.ts';
@@ -128,12 +127,6 @@ export class TransferSession {
   say(text: string): void {
     this.#line.print(text);
   }
-}
-
-/** Makes an output folder. */
-export async function outputFolder(folder: string): Promise<string> {
-  await mkdir(folder, { recursive: true });
-  return folder;
 }
 
 /** `1/4`: the first of four parts. */

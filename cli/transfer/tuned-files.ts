@@ -1,4 +1,5 @@
 import path from 'node:path';
+import { writeTogether } from '../../common/whole-file.ts';
 import { exportCovey } from '../../models/formats/covey-format.ts';
 import { exportOpenClip } from '../../models/formats/open-clip.ts';
 import { clipVitMisfit } from '../../models/vision/vit-layout.ts';
@@ -41,7 +42,8 @@ export async function exportBackbone(folder: string, backbone: Backbone): Promis
   const { vision, quickGelu, mean, std } = backbone;
   const weights = new Map([...backbone.weights].map(([name, { values }]) => [name, values]));
   const model = { kind: 'backbone', vision, quickGelu, weights, preprocess: { mean, std } } as const;
-  return clipVitMisfit(vision) === undefined ? exportOpenClip(folder, model) : exportCovey(folder, model);
+  const write = clipVitMisfit(vision) === undefined ? exportOpenClip : exportCovey;
+  return writeTogether(folder, (staging) => write(staging, model));
 }
 
 /** What was trained, in words. */

@@ -3,7 +3,8 @@ import { ONNX_FILES } from '../../models/formats/onnx/export-onnx.ts';
 import { type IntegerTensor, openOnnx } from '../../models/formats/onnx/onnx-session.ts';
 import { type Pretrained, type PretrainedClip, visionOf } from '../../models/formats/pretrained.ts';
 import type { HostTensor } from '../../models/formats/safetensors.ts';
-import { type Comparison, maxAbsDifference, unitRows } from './comparison.ts';
+import { unitRows } from '../../models/linear/unit-rows.ts';
+import { type Comparison, maxAbsDifference } from './comparison.ts';
 import type { ReferenceEmbeddings } from './reference-embeddings.ts';
 
 /** Pictures and captions at once, as much as a small machine holds. */

@@ -23,15 +23,3 @@ export function maxAbsDifference(found: ArrayLike<number>, expected: ArrayLike<n
   }
   return largest;
 }
-
-/** Rows of `width` divided by their length. */
-export function unitRows(values: Float32Array, width: number): Float32Array {
-  const out = new Float32Array(values.length);
-  for (let begin = 0; begin < values.length; begin += width) {
-    let square = 0;
-    for (let k = begin; k < begin + width; k++) square += values[k]! ** 2;
-    const length = Math.sqrt(square);
-    for (let k = begin; k < begin + width; k++) out[k] = values[k]! / length;
-  }
-  return out;
-}

@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { CoveyError } from '../errors.ts';
-import { fromFileError } from '../objectstore/file-errors.ts';
+import { fromFileError } from '../file-errors.ts';
 import { configSha256 } from './canonical-json.ts';
 import { applyOverride, type Override, overridesFromEnv, overridesFromSets } from './overrides.ts';
 import { type ConfigProblem, configInvalid, type Origin, problemsOfIssue, valueAt } from './problems.ts';

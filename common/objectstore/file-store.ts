@@ -5,8 +5,8 @@ import path from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import type { Clock } from '../clock.ts';
 import { CoveyError, throwIfAborted } from '../errors.ts';
+import { fromFileError } from '../file-errors.ts';
 import type { RandomStream } from '../random.ts';
-import { fromFileError } from './file-errors.ts';
 import { withKeyLock } from './key-lock.ts';
 import { compareKeys } from './memory-store.ts';
 import {

@@ -2,7 +2,7 @@ import { mkdir, open, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
 import pLimit from 'p-limit';
 import { CoveyError, throwIfAborted } from '../errors.ts';
-import { fromFileError } from './file-errors.ts';
+import { fromFileError } from '../file-errors.ts';
 import { checkObjectKey, checkPutConditions, checkRange, conditionLost, objectNotFound } from './object-key.ts';
 import type { CallOptions, GetOptions, ObjectStore, PutOptions, StoredBody, StoredObject } from './object-store.ts';
 import { readObject, type S3ReadModules } from './s3-read.ts';

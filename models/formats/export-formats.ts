@@ -1,4 +1,5 @@
 import { CoveyError } from '../../common/errors.ts';
+import { writeTogether } from '../../common/whole-file.ts';
 import { clipVitMisfit } from '../vision/vit-layout.ts';
 import { exportCovey } from './covey-format.ts';
 import { graphMisfit } from './graph/vision-graph.ts';
@@ -40,7 +41,7 @@ export function fittingFormats(model: Pretrained): ExportFormat[] {
 }
 
 /**
- * Writes a model with its card. Nothing is written where it does not fit.
+ * Writes a model with its card, all files or none. Nothing is written where it does not fit.
  * @param version of covey, kept in the files
  * @returns the paths written
  * @throws CoveyError UNSUPPORTED saying which formats fit
@@ -59,6 +60,8 @@ export async function exportModel(
       { fields: { format, fitting: fittingFormats(model) } },
     );
   }
-  const files = await WRITERS[format](dir, model, version);
-  return [...files, ...(await writeFiles(dir, { 'README.md': modelCard(format, model, card) }))];
+  return writeTogether(dir, async (staging) => [
+    ...(await WRITERS[format](staging, model, version)),
+    ...(await writeFiles(staging, { 'README.md': modelCard(format, model, card) })),
+  ]);
 }

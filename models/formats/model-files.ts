@@ -1,19 +1,23 @@
-import { mkdir, writeFile } from 'node:fs/promises';
+import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import type { z } from 'zod';
 import { CoveyError } from '../../common/errors.ts';
+import { fromFileError } from '../../common/file-errors.ts';
+import { makeFolder } from '../../common/whole-file.ts';
 import { type ModelFiles, readWhole } from './byte-source.ts';
 
 /** Configs and tokenizers; that of CLIP's 49,408 tokens has 3.6 MB. */
 const TEXT_BYTES_MAX = 64 * 2 ** 20;
 
-/** Writes files by name, making the folder. @returns their paths */
+/** Writes files by name, making the folder; see `writeTogether` for how they are left whole. @returns their paths */
 export async function writeFiles(dir: string, files: Readonly<Record<string, string | Uint8Array>>): Promise<string[]> {
   const written: string[] = [];
   for (const [name, content] of Object.entries(files)) {
     const file = path.join(dir, name);
-    await mkdir(path.dirname(file), { recursive: true });
-    await writeFile(file, content);
+    await makeFolder(path.dirname(file));
+    await writeFile(file, content).catch((thrown: unknown) => {
+      throw fromFileError(thrown, 'write', file);
+    });
     written.push(file);
   }
   return written;

@@ -1,5 +1,6 @@
 import { CoveyError } from '../../common/errors.ts';
 import { tf } from '../../engine/index.ts';
+import { unitRows } from './unit-rows.ts';
 
 /** Features and classes to look among. Rows need not have unit length: similarity is the cosine. */
 export interface NeighbourBank {
@@ -105,15 +106,4 @@ function largest(values: Float32Array, count: number, skipped: number): number[]
     if (best.length > count) best.pop();
   }
   return best;
-}
-
-function unitRows(values: Float32Array, dimensions: number): Float32Array {
-  const unit = new Float32Array(values.length);
-  for (let begin = 0; begin < values.length; begin += dimensions) {
-    let squares = 0;
-    for (let d = 0; d < dimensions; d++) squares += values[begin + d]! ** 2;
-    const scale = squares > 0 ? 1 / Math.sqrt(squares) : 0;
-    for (let d = 0; d < dimensions; d++) unit[begin + d] = values[begin + d]! * scale;
-  }
-  return unit;
 }

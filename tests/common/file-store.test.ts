@@ -6,7 +6,7 @@ import { pathToFileURL } from 'node:url';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { builtModule, packageRoot } from '../../common/built-module.ts';
 import { systemClock } from '../../common/clock.ts';
-import { fromFileError } from '../../common/objectstore/file-errors.ts';
+import { fromFileError } from '../../common/file-errors.ts';
 import { FileStore } from '../../common/objectstore/file-store.ts';
 import { withKeyLock } from '../../common/objectstore/key-lock.ts';
 import { openObjectStore } from '../../common/objectstore/open.ts';
@@ -150,7 +150,7 @@ describe('the file store and the file system', () => {
     await store.put('a', Buffer.from('x'));
     await expect(store.put('a/b', Buffer.from('x'))).rejects.toMatchObject({
       code: 'INVALID_ARGUMENT',
-      message: expect.stringContaining('folder of another key'),
+      message: expect.stringContaining('where a folder is needed'),
     });
     await store.put('d/e', Buffer.from('x'));
     await expect(store.put('d', Buffer.from('x'))).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });

@@ -2,14 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import {
-  ended,
-  type FinishedRun,
-  makeDataset,
-  type TestDataset,
-  TrainingCluster,
-  testConfig,
-} from '../support/training-cluster.ts';
+import { type FinishedRun, inCluster, makeDataset, type TestDataset, testConfig } from '../support/training-cluster.ts';
 
 const STEPS = 24;
 const EVERY = 8;
@@ -24,34 +17,21 @@ describe('a run that evaluates held-out data while it trains', () => {
   });
   afterAll(() => rm(folder, { recursive: true, force: true }));
 
-  async function train(workers: number, options: { evaluated: boolean; killAtStep?: number }): Promise<FinishedRun> {
-    const cluster = await TrainingCluster.start();
+  function train(workers: number, options: { evaluated: boolean; killAtStep?: number }): Promise<FinishedRun> {
     const evaluation = {
       everySteps: EVERY,
       datasets: [{ manifest: data.manifestUrl, tasks: ['zeroshot', 'retrieval', 'loss', 'health'] }],
     };
-    try {
+    return inCluster((cluster) => {
       const config = testConfig('evals', cluster.storeUrl, data, {
         workers: { expected: workers },
         train: { steps: STEPS, globalBatch: 24 },
         ...(options.evaluated ? { eval: evaluation } : {}),
       });
-      await cluster.submit(config);
-      for (let i = 0; i < workers; i++) cluster.startWorker('evals');
-      const run = await cluster.follow(
-        'evals',
-        ({ step }) => {
-          if (step === options.killAtStep) cluster.workers[0]!.kill('SIGKILL');
-        },
-        AbortSignal.timeout(100_000),
-      );
-      await Promise.all(cluster.workers.map((worker) => ended(worker, () => undefined)));
-      return run;
-    } catch (thrown) {
-      throw new Error(`${String(thrown)}\n${await cluster.workerLogs()}`, { cause: thrown });
-    } finally {
-      await cluster.close();
-    }
+      return cluster.train(config, workers, ({ step }) => {
+        if (step === options.killAtStep) cluster.workers[0]!.kill('SIGKILL');
+      });
+    });
   }
 
   const figuresOf = ({ evaluations }: FinishedRun) =>

@@ -8,12 +8,11 @@ import type { StepRecord } from '../../proto/gen/covey/v1/StepRecord.ts';
 import { readManifest } from '../../worker/checkpoint/read-checkpoint.ts';
 import { BUFFERS, EMA } from '../../worker/train/state-layout.ts';
 import {
-  ended,
-  type FinishedRun,
+  inCluster,
   makeDataset,
   SHAPES,
   type TestDataset,
-  TrainingCluster,
+  type TrainingCluster,
   testConfig,
 } from '../support/training-cluster.ts';
 
@@ -40,34 +39,21 @@ interface Recipe {
  *
  * @param onStep sees the cluster after each committed step
  */
-async function train(
+function train(
   { objective, loss, model, train }: Recipe,
   { steps, workers }: { readonly steps: number; readonly workers: number },
   onStep?: (record: StepRecord, cluster: TrainingCluster) => void | Promise<void>,
 ) {
-  const cluster = await TrainingCluster.start();
-  try {
+  return inCluster(async (cluster) => {
     const base = testConfig(RUN, cluster.storeUrl, data, {
       workers: { expected: workers },
       train: { steps, globalBatch: 24, ...train },
       checkpoint: { everySteps: 4 },
     });
-    await cluster.submit(
-      runConfigSchema.parse({ ...base, objective, loss, model: { ...(base.model as object), ...model } }),
-    );
-    for (let i = 0; i < workers; i++) cluster.startWorker(RUN);
-    const run: FinishedRun = await cluster.follow(
-      RUN,
-      async (record) => onStep?.(record, cluster),
-      AbortSignal.timeout(150_000),
-    );
-    await Promise.all(cluster.workers.map((worker) => ended(worker, () => undefined)));
+    const config = runConfigSchema.parse({ ...base, objective, loss, model: { ...(base.model as object), ...model } });
+    const run = await cluster.train(config, workers, async (record) => onStep?.(record, cluster));
     return { run, blobs: await lastBlobs(cluster, steps) };
-  } catch (thrown) {
-    throw new Error(`${String(thrown)}\n${await cluster.workerLogs()}`, { cause: thrown });
-  } finally {
-    await cluster.close();
-  }
+  });
 }
 
 async function lastBlobs(cluster: TrainingCluster, steps: number): Promise<Readonly<Record<string, string>>> {

@@ -1,15 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type ModelConfig, runConfigSchema } from '../../common/config/run-config.ts';
 import { RandomStream } from '../../common/random.ts';
-import {
-  type Engine,
-  loadEngine,
-  type Tensor,
-  type Tensor2D,
-  type Tensor3D,
-  type Tensor4D,
-  tf,
-} from '../../engine/index.ts';
+import { type Engine, loadEngine, type Tensor2D, type Tensor3D, type Tensor4D, tf } from '../../engine/index.ts';
 import { ClipModel } from '../../models/clip/clip-model.ts';
 import { backboneFlops } from '../../models/clip/step-flops.ts';
 import { resolveModelConfig } from '../../models/model-config.ts';
@@ -127,10 +119,7 @@ describe.each(['cpu', 'auto'] as const)('a ViT under patch dropout on engine %s'
     const rows = Array.from(kept, (patch, i) =>
       tf.slice(patches_BND, [Math.floor(i / count), patch, 0], [1, 1, VISION.width]),
     );
-    const pictures = SEEDS.reduce<Tensor[]>(
-      (all, _, i) => [...all, tf.concat(rows.slice(i * count, (i + 1) * count), 1)],
-      [],
-    );
+    const pictures = [...SEEDS.keys()].map((i) => tf.concat(rows.slice(i * count, (i + 1) * count), 1));
     const tokens_BTD = tf.concat([classTokens(SEEDS.length, layout, tower), tf.concat(pictures, 0) as Tensor3D], 1);
     const x_BTD = encodeTokens(tokens_BTD as Tensor3D, layout, tower);
     return finalNorm(tf.slice(x_BTD, [0, 0, 0], [SEEDS.length, 1, VISION.width]), layout, tower).reshape([

@@ -1,6 +1,8 @@
-import { readFile, rename, writeFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { z } from 'zod';
 import { CoveyError } from '../../common/errors.ts';
+import { fromFileError } from '../../common/file-errors.ts';
+import { writeWhole } from '../../common/whole-file.ts';
 import { type HostTensor, readSafetensors, writeSafetensors } from '../../models/formats/safetensors.ts';
 import type { Backbone } from '../backbone.ts';
 import type { TransferNetwork } from '../network.ts';
@@ -30,9 +32,8 @@ export function adapterFileOf(
   adapter: AdapterOptions,
   classes: readonly string[],
 ): AdapterFile {
-  const own = (name: string) => !network.source.weights.has(name) || network.adapter?.trainsToo(name) === true;
   const { digest, origin } = network.source;
-  return { options: adapter, classes, backbone: { digest, origin }, tensors: network.read(own) };
+  return { options: adapter, classes, backbone: { digest, origin }, tensors: network.read(ownNames(network)) };
 }
 
 /** Whole or not at all. */
@@ -44,13 +45,15 @@ export async function writeAdapterFile(path: string, file: AdapterFile): Promise
     backboneDigest: file.backbone.digest,
     backboneOrigin: file.backbone.origin,
   });
-  await writeFile(`${path}.part`, bytes);
-  await rename(`${path}.part`, path);
+  await writeWhole(path, bytes);
 }
 
-/** @throws CoveyError DATA_CORRUPT where the file is no adapter */
+/** @throws CoveyError NOT_FOUND, DATA_CORRUPT where the file is no adapter or a broken one */
 export async function readAdapterFile(path: string): Promise<AdapterFile> {
-  const { tensors, metadata } = readSafetensors(await readFile(path));
+  const bytes = await readFile(path).catch((thrown: unknown) => {
+    throw fromFileError(thrown, 'read the adapter', path);
+  });
+  const { tensors, metadata } = readSafetensors(bytes);
   const parsed = metadataSchema.safeParse(metadata);
   if (!parsed.success) {
     throw new CoveyError(
@@ -62,12 +65,48 @@ export async function readAdapterFile(path: string): Promise<AdapterFile> {
     );
   }
   const { options, classes, backboneDigest: digest, backboneOrigin: origin } = parsed.data;
-  return {
-    options: adapterOptionsSchema.parse(JSON.parse(options)),
-    classes: z.array(z.string()).parse(JSON.parse(classes)),
-    backbone: { digest, origin },
-    tensors,
-  };
+  try {
+    return {
+      options: adapterOptionsSchema.parse(JSON.parse(options)),
+      classes: z.array(z.string()).parse(JSON.parse(classes)),
+      backbone: { digest, origin },
+      tensors,
+    };
+  } catch (thrown) {
+    throw new CoveyError('DATA_CORRUPT', `Cannot read the adapter ${path}: its description is broken`, {
+      cause: thrown,
+      fields: { path },
+    });
+  }
+}
+
+/**
+ * Gives a network of the file's kind, space and classes the file's values.
+ * @throws CoveyError DATA_CORRUPT where the file lacks some of them, or has others
+ */
+export function putAdapter(network: TransferNetwork, file: AdapterFile): void {
+  const wanted = network.read(ownNames(network));
+  const problems = [
+    ...[...wanted.keys()].filter((name) => !file.tensors.has(name)).map((name) => `${name} is missing`),
+    ...[...file.tensors].flatMap(([name, { shape }]) => {
+      const expected = wanted.get(name)?.shape;
+      if (expected === undefined) return [`${name} is none of its layers`];
+      return `${expected}` === `${shape}` ? [] : [`${name} is [${shape}], not [${expected}]`];
+    }),
+  ];
+  if (problems.length > 0) {
+    throw new CoveyError(
+      'DATA_CORRUPT',
+      `Cannot use the adapter: it is not what its description says, ${file.options.kind} for ${file.classes.length} classes: ${problems.join('; ')}`,
+      { fields: { problems } },
+    );
+  }
+  network.write(file.tensors);
+}
+
+/** What is trained with an adapter: it, the head, and the layers of the backbone that it trains too. */
+function ownNames({ source, adapter }: TransferNetwork): (name: string) => boolean {
+  return (name) => !source.weights.has(name) || adapter?.trainsToo(name) === true;
 }
 
 /** @throws CoveyError INVALID_ARGUMENT where the adapter was trained in another backbone */

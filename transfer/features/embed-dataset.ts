@@ -1,5 +1,6 @@
 import { throwIfAborted } from '../../common/errors.ts';
 import type { Engine } from '../../engine/index.ts';
+import { unitRows } from '../../models/linear/unit-rows.ts';
 import { Dataset, type DatasetShard } from '../../worker/data/dataset.ts';
 import { evalBatches } from '../../worker/data/eval-loader.ts';
 import type { ShardCache } from '../../worker/data/shard-cache.ts';
@@ -106,17 +107,4 @@ function shardAlone(dataset: Dataset, shard: DatasetShard): Dataset {
     { manifest: { ...manifest, shards: [entry], sampleCount: entry.samples }, sha256, folder },
     { store },
   );
-}
-
-function unitRows(values: Float32Array, columns: number): Float32Array {
-  const unit = new Float32Array(values.length);
-  for (let begin = 0; begin < values.length; begin += columns) {
-    const row = values.subarray(begin, begin + columns);
-    const norm = Math.sqrt(row.reduce((sum, value) => sum + value * value, 0)) || 1;
-    unit.set(
-      row.map((value) => value / norm),
-      begin,
-    );
-  }
-  return unit;
 }

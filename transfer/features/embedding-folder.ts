@@ -1,8 +1,10 @@
-import { mkdir, readdir, readFile, rename, stat, writeFile } from 'node:fs/promises';
+import { readdir, readFile, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { parquetWriteBuffer } from 'hyparquet-writer';
 import { z } from 'zod';
 import { CoveyError } from '../../common/errors.ts';
+import { readJsonFile } from '../../common/json-file.ts';
+import { makeFolder, writeWhole } from '../../common/whole-file.ts';
 import { type Matrix, readNpy, writeNpy } from './npy.ts';
 
 export const EMBEDDING_FORMATS = ['npy', 'parquet'] as const;
@@ -52,7 +54,7 @@ export class EmbeddingFolder {
 
   /** Opens the folder for writing, makes it where there is none. @throws CoveyError INVALID_ARGUMENT where it is of something else */
   static async prepare(folder: string, facts: EmbeddingFacts): Promise<EmbeddingFolder> {
-    await mkdir(folder, { recursive: true });
+    await makeFolder(folder);
     const found = await readFacts(folder);
     if (found === undefined) await writeWhole(path.join(folder, FACTS), `${JSON.stringify(facts, null, 2)}\n`);
     else expectSame(folder, found, facts);
@@ -148,8 +150,9 @@ function parquetOf(keys: readonly EmbeddingKey[], { values, columns }: Matrix): 
 
 async function readFacts(folder: string): Promise<EmbeddingFacts | undefined> {
   const file = path.join(folder, FACTS);
-  if (!(await exists(file))) return undefined;
-  const parsed = factsSchema.safeParse(JSON.parse(await readFile(file, 'utf8')));
+  const found = await readJsonFile(file);
+  if (found === undefined) return undefined;
+  const parsed = factsSchema.safeParse(found);
   if (parsed.success) return parsed.data;
   throw new CoveyError('DATA_CORRUPT', `Cannot use ${file}: ${parsed.error.message}`);
 }
@@ -171,9 +174,4 @@ async function exists(file: string): Promise<boolean> {
     () => true,
     () => false,
   );
-}
-
-async function writeWhole(file: string, content: string | Uint8Array): Promise<void> {
-  await writeFile(`${file}.part`, content);
-  await rename(`${file}.part`, file);
 }

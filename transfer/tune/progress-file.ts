@@ -1,6 +1,7 @@
-import { readFile, rename, stat, writeFile } from 'node:fs/promises';
+import { readFile, stat } from 'node:fs/promises';
 import { z } from 'zod';
 import { CoveyError } from '../../common/errors.ts';
+import { writeWhole } from '../../common/whole-file.ts';
 import { type HostTensor, readSafetensors, writeSafetensors } from '../../models/formats/safetensors.ts';
 import type { TuneProgress } from './tune.ts';
 
@@ -40,8 +41,7 @@ export async function writeProgress(file: string, { tuner, history, best }: Tune
   for (const [name, tensor] of best.tensors) tensors.set(BEST + name, tensor);
   const { step, optimizerStep } = tuner;
   const facts = JSON.stringify({ step, optimizerStep, history, best: best.record });
-  await writeFile(`${file}.part`, writeSafetensors(tensors, { covey: 'tune-progress', facts }));
-  await rename(`${file}.part`, file);
+  await writeWhole(file, writeSafetensors(tensors, { covey: 'tune-progress', facts }));
 }
 
 /** What was written last, or undefined where nothing was. @throws CoveyError DATA_CORRUPT */

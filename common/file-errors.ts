@@ -1,4 +1,4 @@
-import { CoveyError, type ErrorCode } from '../errors.ts';
+import { CoveyError, type ErrorCode } from './errors.ts';
 
 const CODES: Readonly<Record<string, ErrorCode>> = {
   ENOENT: 'NOT_FOUND',
@@ -21,9 +21,10 @@ const CODES: Readonly<Record<string, ErrorCode>> = {
 };
 
 const ADVICE: Readonly<Partial<Record<ErrorCode, string>>> = {
+  NOT_FOUND: '; there is no such file or folder',
   RESOURCE_EXHAUSTED: '; free space or raise the limit',
   PERMISSION_DENIED: '; give this user access',
-  INVALID_ARGUMENT: '; on a file store a key cannot also be a folder of another key',
+  INVALID_ARGUMENT: '; a file lies where a folder is needed, or a folder where a file is',
 };
 
 /** A file-system failure as a CoveyError: ENOSPC → RESOURCE_EXHAUSTED, EACCES → PERMISSION_DENIED and so on. CoveyErrors and aborts pass. */
