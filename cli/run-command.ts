@@ -62,7 +62,8 @@ function hintFor(error: CoveyError): string | undefined {
     return `is a coordinator running at ${address}? Start one with \`covey up\`, or name another with --coordinator`;
   }
   if (error.code === 'NOT_FOUND' && typeof error.fields['run'] === 'string') return '`covey ps` lists the runs';
-  if (error.code === 'UNAUTHENTICATED' || error.code === 'PERMISSION_DENIED')
+  // Of a file it is the user's rights that are wrong, which the message says.
+  if ((error.code === 'UNAUTHENTICATED' || error.code === 'PERMISSION_DENIED') && !('errno' in error.fields))
     return '`covey doctor` shows which credentials are used';
   return undefined;
 }
