@@ -1,33 +1,10 @@
-import path from 'node:path';
 import { type Command, Option } from 'commander';
-import { CoveyError } from '../../common/errors.ts';
-import type { EmbeddingFormat } from '../../transfer/features/embedding-folder.ts';
-import type { CommandContext } from '../context.ts';
 import { EXIT } from '../exit-codes.ts';
 import { collected, wholeNumber } from '../option-values.ts';
 import { runCommand } from '../run-command.ts';
-import {
-  addBackboneOptions,
-  BACKBONE_ARGUMENT,
-  type BackboneOptions,
-  openBackbone,
-} from '../transfer/backbone-options.ts';
-import {
-  addComputeOptions,
-  type ComputeOptions,
-  PIXELS_MAX,
-  partOption,
-  TransferSession,
-} from '../transfer/session.ts';
-
-interface EmbedCommandOptions extends BackboneOptions, ComputeOptions {
-  readonly data: string;
-  readonly out: string;
-  readonly format: readonly string[];
-  readonly normalise?: boolean;
-  readonly part?: { readonly index: number; readonly of: number };
-  readonly page?: number;
-}
+import { addBackboneOptions, BACKBONE_ARGUMENT } from '../transfer/backbone-options.ts';
+import type { EmbedCommandOptions } from '../transfer/embed.ts';
+import { addComputeOptions, partOption, TransferSession } from '../transfer/session.ts';
 
 export function addEmbedCommand(program: Command): void {
   const command = program
@@ -42,11 +19,17 @@ export function addEmbedCommand(program: Command): void {
         .default(undefined, 'npy'),
     )
     .option('--normalise', 'features of unit length')
-    .option('--part <i/n>', 'this process’s part of the shards, 1/4 to 4/4: run the others elsewhere', partOption)
+    .option(
+      '--workers <n>',
+      'processes that share the shards, each with --threads (then 1 by default)',
+      wholeNumber(1, 256),
+    )
+    .option('--part <i/n>', 'this machine’s part of the shards, 1/4 to 4/4: run the others elsewhere', partOption)
     .option('--page <n>', 'also neighbours.html: n pictures, each with those nearest to it', wholeNumber(1, 1000));
   addComputeOptions(addBackboneOptions(command)).action(
     runCommand<EmbedCommandOptions>(async (context, [source = ''], options) => {
-      const result = await TransferSession.run(context, options, (session) => embed(session, source, options, context));
+      const { embed } = await import('../transfer/embed.ts');
+      const result = await TransferSession.run(context, options, (session) => embed(session, source, options));
       const { done, skipped, dimensions, files } = result;
       context.output.result(
         result,
@@ -55,61 +38,4 @@ export function addEmbedCommand(program: Command): void {
       return EXIT.ok;
     }),
   );
-}
-
-async function embed(session: TransferSession, source: string, options: EmbedCommandOptions, context: CommandContext) {
-  const { TransferNetwork } = await import('../../transfer/network.ts');
-  const { embedDataset } = await import('../../transfer/features/embed-dataset.ts');
-  const { EmbeddingFolder } = await import('../../transfer/features/embedding-folder.ts');
-  const { backbone } = await openBackbone(context, source, options);
-  const { dataset, cache } = await session.openDataset(options.data);
-  const network = session.own(new TransferNetwork(backbone, { seed: 0, precision: 'fp32' }), (one) => one.dispose());
-  const folder = await EmbeddingFolder.prepare(options.out, {
-    version: 1,
-    backbone: { digest: backbone.digest, origin: backbone.origin },
-    dataset: { name: dataset.manifest.name, sha256: dataset.sha256, manifest: options.data },
-    dimensions: network.featureWidth,
-    formats: formatsOf(options.format ?? []),
-    normalised: options.normalise ?? false,
-  });
-  const report = session.progress('pictures');
-  const { engine } = session;
-  const { signal, output } = context;
-  const { part } = options;
-  const progress = await embedDataset(
-    { pixelsMax: PIXELS_MAX, ...(part ? { part } : {}) },
-    {
-      engine,
-      network,
-      dataset,
-      cache,
-      folder,
-      signal,
-      onProgress: ({ done, total, skipped }) => report(done - skipped, total - skipped),
-      onBroken: (sampleId, reason) => output.warn(`${sampleId} left out: ${reason}`),
-    },
-  );
-  const files = [options.out];
-  if (options.page !== undefined) {
-    const { writeNeighbourPage } = await import('../transfer/neighbour-page.ts');
-    const file = path.join(options.out, 'neighbours.html');
-    await writeNeighbourPage(
-      { file, pages: options.page, title: `Neighbours: ${backbone.origin}`, createdAt: session.now() },
-      { folder, dataset, cache, signal },
-    );
-    files.push(file);
-  }
-  return { ...progress, dimensions: network.featureWidth, backbone: backbone.origin, files };
-}
-
-function formatsOf(given: readonly string[]): EmbeddingFormat[] {
-  const unknown = given.filter((one) => one !== 'npy' && one !== 'parquet');
-  if (unknown.length > 0) {
-    throw new CoveyError(
-      'INVALID_ARGUMENT',
-      `Cannot write features as ${unknown.join(', ')}: there are npy and parquet`,
-    );
-  }
-  // npy is what covey itself reads.
-  return given.includes('parquet') ? ['npy', 'parquet'] : ['npy'];
 }

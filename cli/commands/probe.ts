@@ -1,35 +1,12 @@
 import path from 'node:path';
 import type { Command } from 'commander';
-import { CoveyError } from '../../common/errors.ts';
-import { makeFolder, writeWhole } from '../../common/whole-file.ts';
-import type { LabelledFeatures } from '../../models/linear/logistic-regression.ts';
-import type { Backbone } from '../../transfer/backbone.ts';
-import type { LabelledSample } from '../../transfer/data/labelled-set.ts';
-import type { TransferNetwork } from '../../transfer/network.ts';
-import type { ProbeResult } from '../../transfer/probe.ts';
-import type { CommandContext } from '../context.ts';
 import { EXIT } from '../exit-codes.ts';
-import { renderPage } from '../report/page.ts';
 import { runCommand } from '../run-command.ts';
-import {
-  addBackboneOptions,
-  BACKBONE_ARGUMENT,
-  type BackboneOptions,
-  openBackbone,
-} from '../transfer/backbone-options.ts';
-import { addLabelOptions, classesOf, type LabelOptions, splitLabels } from '../transfer/label-options.ts';
-import {
-  addComputeOptions,
-  type ComputeOptions,
-  type OpenedDataset,
-  PIXELS_MAX,
-  TransferSession,
-} from '../transfer/session.ts';
-import { classSection, factsSection, percent, sweepSection } from '../transfer/task-report.ts';
-
-interface ProbeOptions extends BackboneOptions, ComputeOptions, LabelOptions {
-  readonly out: string;
-}
+import { addBackboneOptions, BACKBONE_ARGUMENT } from '../transfer/backbone-options.ts';
+import { addLabelOptions } from '../transfer/label-options.ts';
+import type { ProbeOptions } from '../transfer/probe.ts';
+import { addComputeOptions, TransferSession } from '../transfer/session.ts';
+import { percent } from '../transfer/task-report.ts';
 
 export function addProbeCommand(program: Command): void {
   const command = program
@@ -39,7 +16,8 @@ export function addProbeCommand(program: Command): void {
     .requiredOption('-o, --out <folder>', 'features, classifier and report; run again to go on after an interruption');
   addComputeOptions(addBackboneOptions(addLabelOptions(command))).action(
     runCommand<ProbeOptions>(async (context, [source = ''], options) => {
-      const result = await TransferSession.run(context, options, (session) => probe(session, source, options, context));
+      const { probe } = await import('../transfer/probe.ts');
+      const result = await TransferSession.run(context, options, (session) => probe(session, source, options));
       context.output.result(
         result,
         [
@@ -51,150 +29,4 @@ export function addProbeCommand(program: Command): void {
       return EXIT.ok;
     }),
   );
-}
-
-async function probe(session: TransferSession, source: string, options: ProbeOptions, context: CommandContext) {
-  const { TransferNetwork } = await import('../../transfer/network.ts');
-  const { readLabelledSet } = await import('../../transfer/data/labelled-set.ts');
-  const { linearProbe } = await import('../../transfer/probe.ts');
-  const { headTensors, writeHeadFile } = await import('../../transfer/head-file.ts');
-  const { signal } = context;
-  const given = await classesOf(options.classes);
-  const opened = await session.openDataset(options.data);
-  const set = await readLabelledSet(opened.dataset, { metaKey: options.labelKey, classes: given }, signal);
-  const { backbone } = await openBackbone(context, source, options);
-  const network = session.own(new TransferNetwork(backbone, { seed: 0, precision: 'fp32' }), (one) => one.dispose());
-  await makeFolder(options.out);
-  const features = await featureReader(session, network, opened, path.join(options.out, 'features'), options.data);
-  const { train, validation } = splitLabels(set.samples.filter(features.has), options);
-  const test = options.test === undefined ? undefined : await testFeatures(session, network, set.classes, options);
-  const report = session.progress('penalties');
-  const classes = set.classes.length;
-  const found = linearProbe(
-    { train: features.of(train), validation: features.of(validation), test },
-    { classes, signal, onTrial: ({ l2 }, done, total) => report(done, total, `λ ${l2.toExponential(1)}`) },
-  );
-  await writeHeadFile(path.join(options.out, 'head.safetensors'), {
-    classes: set.classes,
-    space: 'features',
-    backbone,
-    tensors: headTensors(found.final.classifier),
-  });
-  const result = summary(found, { backbone, classes, train: train.length, validation: validation.length });
-  await writeWhole(
-    path.join(options.out, 'probe.json'),
-    `${JSON.stringify({ ...result, classNames: set.classes }, null, 2)}\n`,
-  );
-  await writeWhole(path.join(options.out, 'report.html'), await page(found, result, set.classes, session.now()));
-  return result;
-}
-
-/** Features of a dataset, kept in a folder so that an interrupted probe need not compute them again. */
-async function featureReader(
-  session: TransferSession,
-  network: TransferNetwork,
-  { dataset, cache }: OpenedDataset,
-  folder: string,
-  manifest: string,
-) {
-  const { embedDataset } = await import('../../transfer/features/embed-dataset.ts');
-  const { EmbeddingFolder } = await import('../../transfer/features/embedding-folder.ts');
-  const { digest, origin } = network.source;
-  const into = await EmbeddingFolder.prepare(folder, {
-    version: 1,
-    backbone: { digest, origin },
-    dataset: { name: dataset.manifest.name, sha256: dataset.sha256, manifest },
-    dimensions: network.featureWidth,
-    formats: ['npy'],
-    normalised: false,
-  });
-  const report = session.progress('pictures');
-  const { signal, output } = session.context;
-  const onBroken = (sampleId: string, reason: string) => output.warn(`${sampleId} left out: ${reason}`);
-  const onProgress = ({ done, total, skipped }: { done: number; total: number; skipped: number }) =>
-    report(done - skipped, total - skipped);
-  const { engine } = session;
-  await embedDataset(
-    { pixelsMax: PIXELS_MAX },
-    { engine, network, dataset, cache, folder: into, signal, onProgress, onBroken },
-  );
-  const { keys, features } = await into.readAll();
-  const rows = new Map(keys.map(({ key }, row) => [key, row]));
-  const dimensions = features.columns;
-  return {
-    has: ({ located }: LabelledSample) => rows.has(located.sampleId),
-    of(samples: readonly LabelledSample[]): LabelledFeatures {
-      const features_ND = new Float32Array(samples.length * dimensions);
-      samples.forEach(({ located }, n) => {
-        const row = rows.get(located.sampleId)!;
-        features_ND.set(features.values.subarray(row * dimensions, (row + 1) * dimensions), n * dimensions);
-      });
-      return { features_ND, labels_N: Int32Array.from(samples, ({ label }) => label), dimensions };
-    },
-  };
-}
-
-async function testFeatures(
-  session: TransferSession,
-  network: TransferNetwork,
-  classes: readonly string[],
-  options: ProbeOptions,
-): Promise<LabelledFeatures> {
-  const { readLabelledSet } = await import('../../transfer/data/labelled-set.ts');
-  const manifest = options.test!;
-  const opened = await session.openDataset(manifest);
-  const labels = { metaKey: options.labelKey, classes };
-  const set = await readLabelledSet(opened.dataset, labels, session.context.signal);
-  const reader = await featureReader(session, network, opened, path.join(options.out, 'features-test'), manifest);
-  const samples = set.samples.filter(reader.has);
-  if (samples.length > 0) return reader.of(samples);
-  throw new CoveyError('INVALID_ARGUMENT', `Cannot judge by ${manifest}: none of its labelled pictures can be read`);
-}
-
-function summary(
-  found: ProbeResult,
-  facts: { readonly backbone: Backbone; readonly classes: number; readonly train: number; readonly validation: number },
-) {
-  const { evaluation, final, sweep } = found;
-  return {
-    backbone: facts.backbone.origin,
-    classes: facts.classes,
-    train: facts.train,
-    validation: facts.validation,
-    judgedOn: found.judgedOn,
-    judged: evaluation.samples,
-    accuracy: evaluation.accuracy,
-    classAccuracy: evaluation.classAccuracy,
-    knnAccuracy: found.knnAccuracy,
-    l2: sweep.best.l2,
-    validationAccuracy: sweep.best.validation.accuracy,
-    iterations: final.iterations,
-    gradientNorm: final.gradientNorm,
-    gradientNormRelative: final.gradientNormRelative,
-    converged: final.converged && sweep.trials.every(({ fit }) => fit.converged),
-  };
-}
-
-function page(found: ProbeResult, result: ReturnType<typeof summary>, classes: readonly string[], createdAt: string) {
-  const { evaluation, sweep } = found;
-  return renderPage({
-    title: `Linear probe of ${result.backbone}`,
-    summary: `A linear classifier of ${result.classes} classes on frozen features, fitted to ${result.train} pictures; the penalty by ${result.validation} others.`,
-    createdAt,
-    headline: [
-      {
-        label: 'accuracy',
-        value: percent(evaluation.accuracy),
-        note: `${evaluation.samples} pictures, ${found.judgedOn}`,
-      },
-      { label: 'mean over classes', value: percent(evaluation.classAccuracy) },
-      { label: 'kNN, k = 20', value: percent(found.knnAccuracy) },
-      { label: 'gradient norm, relative', value: result.gradientNormRelative.toExponential(1) },
-    ],
-    sections: [
-      classSection(evaluation, classes, found.judgedOn),
-      sweepSection(sweep.trials, sweep.best),
-      factsSection({ backbone: result.backbone, λ: result.l2.toExponential(2) }, JSON.stringify(result, null, 2)),
-    ],
-  });
 }

@@ -8,10 +8,16 @@ import type { TransferNetwork } from '../network.ts';
 import type { EmbeddedShard, EmbeddingFolder, EmbeddingKey } from './embedding-folder.ts';
 import { encodePixels } from './extract-features.ts';
 
+/** A share of the shards: those whose number is `index` modulo `of`. */
+export interface ShardPart {
+  readonly index: number;
+  readonly of: number;
+}
+
 export interface EmbedOptions {
   readonly pixelsMax: number;
-  /** This process's share of the shards: those whose number is `index` modulo `of`. Default: all. */
-  readonly part?: { readonly index: number; readonly of: number };
+  /** What this process does of all. Default: all. */
+  readonly part?: ShardPart;
 }
 
 export interface EmbedModules {
@@ -42,33 +48,50 @@ const BATCH = 128;
  */
 export async function embedDataset(options: EmbedOptions, modules: EmbedModules): Promise<EmbedProgress> {
   const { dataset, folder, signal, onProgress } = modules;
-  const { index, of } = options.part ?? { index: 0, of: 1 };
-  const shards = dataset.shards.filter((shard) => shard.index % of === index);
-  const total = shards.reduce((sum, { samples }) => sum + samples, 0);
-  let [done, skipped] = [0, 0];
-  for (const shard of shards) {
+  const { total, skipped, left } = await shardsLeft(dataset, folder, options.part);
+  let done = skipped;
+  for (const shard of left) {
     throwIfAborted(signal);
-    if (await folder.isFinished(shard.index)) {
-      skipped += shard.samples;
-      done += shard.samples;
-      continue;
-    }
     const before = done;
-    const embedded = await embedShard(shard, options, modules, (pictures) =>
-      onProgress?.({ done: before + pictures, total, skipped }),
-    );
-    await folder.write(shard.index, embedded);
+    await embedShard(shard, options, modules, (pictures) => onProgress?.({ done: before + pictures, total, skipped }));
     done += shard.samples;
     onProgress?.({ done, total, skipped });
   }
   return { done, total, skipped };
 }
 
-async function embedShard(
+export interface ShardsLeft {
+  /** Pictures of all shards of the part, and of those that are finished. */
+  readonly total: number;
+  readonly skipped: number;
+  readonly left: readonly DatasetShard[];
+}
+
+/** What a folder lacks of a part of a dataset. */
+export async function shardsLeft(dataset: Dataset, folder: EmbeddingFolder, part?: ShardPart): Promise<ShardsLeft> {
+  const { index, of } = part ?? { index: 0, of: 1 };
+  const shards = dataset.shards.filter((shard) => shard.index % of === index);
+  const finished = new Set(await folder.finishedShards());
+  const left = shards.filter((shard) => !finished.has(shard.index));
+  const count = (some: readonly DatasetShard[]) => some.reduce((sum, { samples }) => sum + samples, 0);
+  return { total: count(shards), skipped: count(shards) - count(left), left };
+}
+
+/** Computes one shard's features and writes them. The same bits whoever does it. @param onPictures how many of its pictures are done */
+export async function embedShard(
   shard: DatasetShard,
-  { pixelsMax }: EmbedOptions,
+  options: Pick<EmbedOptions, 'pixelsMax'>,
   modules: EmbedModules,
-  onPictures: (count: number) => void,
+  onPictures?: (count: number) => void,
+): Promise<void> {
+  await modules.folder.write(shard.index, await embeddedShard(shard, options, modules, onPictures));
+}
+
+async function embeddedShard(
+  shard: DatasetShard,
+  { pixelsMax }: Pick<EmbedOptions, 'pixelsMax'>,
+  modules: EmbedModules,
+  onPictures?: (count: number) => void,
 ): Promise<EmbeddedShard> {
   const { engine, network, cache, signal, onBroken } = modules;
   const keys: EmbeddingKey[] = [];
@@ -87,7 +110,7 @@ async function embedShard(
         ...(captions[0] === undefined ? {} : { caption: captions[0] }),
       });
     }
-    onPictures(keys.length);
+    onPictures?.(keys.length);
   }
   const columns = network.featureWidth;
   const values = new Float32Array(keys.length * columns);

@@ -1,4 +1,4 @@
-import { readdir, readFile, stat } from 'node:fs/promises';
+import { readdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { parquetWriteBuffer } from 'hyparquet-writer';
 import { z } from 'zod';
@@ -69,10 +69,6 @@ export class EmbeddingFolder {
       'NOT_FOUND',
       `Cannot read embeddings: ${folder} has no ${FACTS}; make them with \`covey embed\``,
     );
-  }
-
-  async isFinished(shard: number): Promise<boolean> {
-    return exists(this.#file(shard, 'keys.jsonl'));
   }
 
   /** Numbers of the finished shards, in order. */
@@ -166,12 +162,5 @@ function expectSame(folder: string, found: EmbeddingFacts, wanted: EmbeddingFact
     'INVALID_ARGUMENT',
     `Cannot go on in ${folder}: it holds embeddings of something else (${different.join(', ')} differ: ${found.backbone.origin}, dataset ${found.dataset.name}); choose another folder`,
     { fields: { folder, different } },
-  );
-}
-
-async function exists(file: string): Promise<boolean> {
-  return stat(file).then(
-    () => true,
-    () => false,
   );
 }
