@@ -2,7 +2,6 @@ import { CoveyError } from '../../common/errors.ts';
 import { writeTogether } from '../../common/whole-file.ts';
 import { clipVitMisfit } from '../vision/vit-layout.ts';
 import { exportCovey } from './covey-format.ts';
-import { graphMisfit } from './graph/vision-graph.ts';
 import { exportHf } from './hugging-face.ts';
 import { type ModelCardFacts, modelCard } from './model-card.ts';
 import { writeFiles } from './model-files.ts';
@@ -27,8 +26,7 @@ const WRITERS: Readonly<Record<ExportFormat, (dir: string, model: Pretrained, ve
 /** Why a model cannot be written in a format, or undefined where it can. */
 export function misfit(format: ExportFormat, model: Pretrained): string | undefined {
   const vision = visionOf(model);
-  if (format === 'covey') return undefined;
-  if (format === 'onnx' || format === 'tfjs') return graphMisfit(vision);
+  if (format === 'covey' || format === 'onnx' || format === 'tfjs') return undefined;
   if (format === 'hf' && model.kind === 'clip' && model.config.initLogitBias !== undefined) {
     return "transformers' CLIPModel has no logit bias, this model has one";
   }

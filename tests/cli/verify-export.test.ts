@@ -4,34 +4,37 @@ import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { compareOnnx } from '../../cli/verify/compare-onnx.ts';
 import { compareTfjs } from '../../cli/verify/compare-tfjs.ts';
+import type { Comparison } from '../../cli/verify/comparison.ts';
 import { referenceEmbeddings } from '../../cli/verify/reference-embeddings.ts';
 import { iconVerifySamples, type VerifySamples } from '../../cli/verify/verify-samples.ts';
-import type { VisionConfig } from '../../common/config/run-config.ts';
-import { RandomStream } from '../../common/random.ts';
+import type { ModifiedResnetConfig, VisionConfig } from '../../common/config/vision-config.ts';
 import { type Engine, loadEngine } from '../../engine/index.ts';
-import { initialValues } from '../../models/clip/initial-values.ts';
-import { exportModel, fittingFormats } from '../../models/formats/export-formats.ts';
+import { fittingFormats } from '../../models/formats/export-formats.ts';
 import { exportOnnx } from '../../models/formats/onnx/export-onnx.ts';
-import { backboneOf, type PretrainedClip } from '../../models/formats/pretrained.ts';
+import { backboneOf, type Pretrained, type PretrainedClip, visionOf } from '../../models/formats/pretrained.ts';
 import { exportTfjs } from '../../models/formats/tfjs/export-tfjs.ts';
 import { trainBpe } from '../../models/tokenizer/bpe-trainer.ts';
 import { loadTokenizer } from '../../models/tokenizer/tokenizer.ts';
 import { backboneSpecs } from '../../models/vision/backbone.ts';
-import { smallConfig, smallWeights } from '../models/small-model.ts';
+import { shakenWeights, smallConfig, smallWeights } from '../models/small-model.ts';
 
-const COUNT = 10;
+const COUNT = 6;
 const TOLERANCE = 1e-4;
+const PREPROCESS = { mean: [0.48, 0.46, 0.41], std: [0.27, 0.26, 0.28] } as const;
 const config = { ...smallConfig, vision: { ...smallConfig.vision, imageSize: 32 } };
 
 let dir: string;
 let engine: Engine;
 let samples: VerifySamples;
 
-async function modelOf(quickGelu: boolean, logitBias?: number): Promise<PretrainedClip> {
-  const own = { ...config, quickGelu, ...(logitBias === undefined ? {} : { initLogitBias: logitBias }) };
+async function modelOf(
+  quickGelu: boolean,
+  logitBias?: number,
+  vision: VisionConfig = config.vision,
+): Promise<PretrainedClip> {
+  const own = { ...config, quickGelu, vision, ...(logitBias === undefined ? {} : { initLogitBias: logitBias }) };
   const tokenizer = await loadTokenizer(trainBpe(samples.captions, { vocabSize: 600 }), config.text.contextLength);
-  const preprocess = { mean: [0.48, 0.46, 0.41], std: [0.27, 0.26, 0.28] } as const;
-  return { kind: 'clip', config: own, weights: smallWeights(own), preprocess, tokenizer };
+  return { kind: 'clip', config: own, weights: smallWeights(own), preprocess: PREPROCESS, tokenizer };
 }
 
 beforeAll(async () => {
@@ -116,83 +119,61 @@ describe('tfjs graph models in stock tfjs', { timeout: 120_000 }, () => {
   });
 });
 
-describe.skipIf(!hasOrt)('ViT layouts that are not CLIP’s', { timeout: 120_000 }, () => {
-  it.each([
-    [
-      'the mean over patches, normed before, no class token',
-      { pooling: 'avg', normBeforePool: true, classToken: false },
-    ],
-    ['the mean over patches, normed after', { pooling: 'avg' }],
-    ['MoCo v3’s', { lnPre: false, patchBias: true, positions: 'sincos', layerNormEps: 1e-6 }],
-  ] as const)('have graphs that equal covey: %s', async (name, options) => {
-    const vision = { ...config.vision, ...options };
-    const specs = backboneSpecs(vision);
-    const weights = new Map(
-      specs.map((spec) => {
-        const noise = new RandomStream(3, spec.name);
-        return [spec.name, initialValues(spec, 3).map((value) => value + noise.normal(0, 0.05))];
-      }),
-    );
-    const preprocess = { mean: [0.48, 0.46, 0.41], std: [0.27, 0.26, 0.28] } as const;
-    const model = { kind: 'backbone', vision, quickGelu: false, weights, preprocess } as const;
-    expect(fittingFormats(model)).toEqual(['onnx', 'tfjs', 'covey']);
+const VIT = { imageSize: 32, patchSize: 4, width: 32, layers: 2, headWidth: 16, mlpRatio: 3 } as const;
+const CLIP_RESNET: ModifiedResnetConfig = {
+  kind: 'modified-resnet',
+  imageSize: 32,
+  blocks: [1, 1, 2, 1],
+  width: 8,
+  headWidth: 32,
+};
+
+describe.skipIf(!hasOrt)('image towers that are not CLIP’s ViT', { timeout: 120_000 }, () => {
+  async function verified(name: string, model: Pretrained): Promise<Comparison[]> {
+    expect(fittingFormats(model)).toEqual(expect.arrayContaining(['onnx', 'tfjs', 'covey']));
     const folder = path.join(dir, name);
     await exportOnnx(folder, model, '0');
     await exportTfjs(folder, model, '0');
-    const reference = referenceEmbeddings(model, samples);
+    const reference = referenceEmbeddings(model, await iconVerifySamples(COUNT, visionOf(model).imageSize));
     const found = [
       ...(await compareOnnx(folder, model, reference, TOLERANCE)),
       ...(await compareTfjs(folder, model, reference, TOLERANCE)),
     ];
-    expect(found.map(({ format }) => format)).toEqual(['onnx', 'tfjs']);
     for (const one of found) expect(one.maxAbsDifference, JSON.stringify(one)).toBeLessThanOrEqual(TOLERANCE);
+    return found;
+  }
+
+  it.each<[string, VisionConfig]>([
+    ['mean over normed patches', { ...VIT, pooling: 'avg', normBeforePool: true, classToken: false }],
+    ['mean over patches, then the norm', { ...VIT, pooling: 'avg' }],
+    ['MoCo v3', { ...VIT, lnPre: false, patchBias: true, positions: 'sincos', layerNormEps: 1e-6 }],
+    ['attention pool with a class token', { ...VIT, pooling: 'map', classToken: true }],
+    ['ResNet-18 for small pictures', { kind: 'resnet', imageSize: 32, depth: 18, stem: 'cifar', width: 8 }],
+    ['ResNet-50', { kind: 'resnet', imageSize: 32, depth: 50, stem: 'imagenet', width: 8 }],
+    ['CLIP’s ResNet, several places', { ...CLIP_RESNET, imageSize: 64 }],
+  ])('have graphs that equal covey as backbones: %s', async (name, vision) => {
+    const weights = shakenWeights(backboneSpecs(vision), 3);
+    const model = { kind: 'backbone', vision, quickGelu: false, weights, preprocess: PREPROCESS } as const;
+    const found = await verified(name, model);
+    expect(found.map(({ format }) => format)).toEqual(['onnx', 'tfjs']);
   });
 
-  it.each([
-    ['18 layers for small pictures', { depth: 18, stem: 'cifar', width: 8 }],
-    ['50 layers for large ones', { depth: 50, stem: 'imagenet', width: 8 }],
-  ] as const)('nor ViTs at all: a ResNet of %s', async (name, options) => {
-    const vision = { kind: 'resnet', imageSize: 32, ...options } as const;
-    const weights = new Map(
-      backboneSpecs(vision).map((spec) => {
-        const noise = new RandomStream(4, spec.name);
-        // Variances stay positive.
-        const moved = (value: number) =>
-          spec.name.endsWith('running_var') ? value + noise.uniform() : value + noise.normal(0, 0.02);
-        return [spec.name, initialValues(spec, 4).map(moved)];
-      }),
-    );
-    const preprocess = { mean: [0.48, 0.46, 0.41], std: [0.27, 0.26, 0.28] } as const;
-    const model = { kind: 'backbone', vision, quickGelu: false, weights, preprocess } as const;
-    expect(fittingFormats(model)).toEqual(['onnx', 'tfjs', 'covey']);
-    const folder = path.join(dir, name);
-    await exportOnnx(folder, model, '0');
-    await exportTfjs(folder, model, '0');
-    const reference = referenceEmbeddings(model, samples);
-    const found = [
-      ...(await compareOnnx(folder, model, reference, TOLERANCE)),
-      ...(await compareTfjs(folder, model, reference, TOLERANCE)),
-    ];
-    expect(found.map(({ format }) => format)).toEqual(['onnx', 'tfjs']);
-    for (const one of found) expect(one.maxAbsDifference, JSON.stringify(one)).toBeLessThanOrEqual(TOLERANCE);
-  });
-
-  it('and CLIP’s ResNet is refused with the reason', async () => {
-    const vision: VisionConfig = {
-      kind: 'modified-resnet',
-      imageSize: 32,
-      blocks: [1, 1, 1, 1],
-      width: 8,
-      headWidth: 8,
-    };
-    const preprocess = { mean: [0.5, 0.5, 0.5], std: [0.2, 0.2, 0.2] } as const;
-    const weights = new Map(backboneSpecs(vision).map((spec) => [spec.name, initialValues(spec, 3)]));
-    const model = { kind: 'backbone', vision, quickGelu: false, weights, preprocess } as const;
-    const card = { name: 'x', origin: 'made up', training: [], data: [], metrics: [], license: undefined };
-    const attempt = exportModel(path.join(dir, 'resnet'), 'onnx', model, { card, version: '0' });
-    await expect(attempt).rejects.toMatchObject({
-      code: 'UNSUPPORTED',
-      message: expect.stringContaining('vision.kind is modified-resnet'),
-    });
+  it.each<[string, VisionConfig, number | undefined]>([
+    ['SigLIP', { ...VIT, pooling: 'map', lnPre: false, patchBias: true, layerNormEps: 1e-6 }, -8],
+    ['CLIP’s ResNet', CLIP_RESNET, undefined],
+    ['a plain ResNet', { kind: 'resnet', imageSize: 32, depth: 18, width: 8 }, undefined],
+  ])('and with texts beside them: %s', async (name, vision, bias) => {
+    const model = await modelOf(false, bias, vision);
+    const found = await verified(`${name} with texts`, model);
+    expect(found.map(({ format, output }) => `${format} ${output}`)).toEqual([
+      'onnx image_embeds',
+      'onnx text_embeds',
+      'onnx logits_per_image',
+      'onnx logits_per_text',
+      'onnx text_embeds',
+      'onnx image_embeds',
+      'tfjs image_embeds',
+      'tfjs text_embeds',
+    ]);
   });
 });

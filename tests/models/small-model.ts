@@ -1,6 +1,6 @@
 import { RandomStream } from '../../common/random.ts';
 import { initialValues } from '../../models/clip/initial-values.ts';
-import { parameterSpecs } from '../../models/clip/parameter-shapes.ts';
+import { bufferSpecs, type ParameterSpec, parameterSpecs } from '../../models/clip/parameter-shapes.ts';
 import { resolveModelConfig } from '../../models/model-config.ts';
 
 /** A model small enough for JavaScript kernels, with sizes that differ from each other wherever they may. */
@@ -13,10 +13,19 @@ export const smallConfig = resolveModelConfig({
 
 /** Weights drawn so that no value is special: layer norms and biases are moved off 1 and 0, so that a swap of two shows. */
 export function smallWeights(config = smallConfig, seed = 5): Map<string, Float32Array> {
+  return shakenWeights([...parameterSpecs(config, Math.log(1 / 0.07)), ...bufferSpecs(config)], seed);
+}
+
+/** First values with noise; variances stay positive. */
+export function shakenWeights(specs: readonly ParameterSpec[], seed: number): Map<string, Float32Array> {
   return new Map(
-    parameterSpecs(config, Math.log(1 / 0.07)).map((spec) => {
+    specs.map((spec) => {
       const noise = new RandomStream(seed, 'noise', spec.name);
-      return [spec.name, initialValues(spec, seed).map((value) => value + noise.normal(0, 0.05))];
+      const moved = (value: number) => {
+        const by = noise.normal(0, 0.05);
+        return spec.name.endsWith('running_var') ? value + 5 * Math.abs(by) : value + by;
+      };
+      return [spec.name, initialValues(spec, seed).map(moved)];
     }),
   );
 }

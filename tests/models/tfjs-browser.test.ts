@@ -9,6 +9,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { maxAbsDifference } from '../../cli/verify/comparison.ts';
 import { type ReferenceEmbeddings, referenceEmbeddings } from '../../cli/verify/reference-embeddings.ts';
 import { iconVerifySamples } from '../../cli/verify/verify-samples.ts';
+import type { VisionConfig } from '../../common/config/run-config.ts';
 import { loadEngine } from '../../engine/index.ts';
 import type { PretrainedClip } from '../../models/formats/pretrained.ts';
 import { exportTfjs } from '../../models/formats/tfjs/export-tfjs.ts';
@@ -23,22 +24,31 @@ const chromium: string | undefined =
 const COUNT = 6;
 const require = createRequire(import.meta.url);
 
-/** Loads both graphs over HTTP with the stock browser builds and posts what they give. */
+const VIT = { imageSize: 16, patchSize: 4, width: 32, layers: 2, headWidth: 16, mlpRatio: 3 } as const;
+const TOWERS: Readonly<Record<string, VisionConfig>> = {
+  clip: smallConfig.vision,
+  siglip: { ...VIT, pooling: 'map', lnPre: false, patchBias: true, layerNormEps: 1e-6 },
+  'clip-resnet': { kind: 'modified-resnet', imageSize: 32, blocks: [1, 1, 1, 1], width: 8, headWidth: 32 },
+};
+
+/** Loads the graphs over HTTP with the stock browser builds and posts what they give. */
 const PAGE = `<!doctype html><script src="/tf-core.js"></script><script src="/tf-backend-cpu.js"></script><script src="/tf-converter.js"></script>
 <script type="module">
 const post = (value) => fetch('/result', { method: 'POST', body: JSON.stringify(value) });
 try {
   await tf.setBackend('cpu');
-  const { pixels, ids, side, length } = await (await fetch('/inputs')).json();
   const run = async (file, name, values, shape, dtype) => {
     const model = await tf.loadGraphModel(file);
     return [...(await model.predict({ [name]: tf.tensor(values, shape, dtype) }).data())];
   };
-  await post({
-    images: await run('/model/vision/model.json', 'pixel_values', pixels, [${COUNT}, side, side, 3], 'float32'),
-    texts: await run('/model/text/model.json', 'input_ids', ids, [${COUNT}, length], 'int32'),
-    agent: navigator.userAgent,
-  });
+  const found = {};
+  for (const [name, { pixels, ids, side, length }] of Object.entries(await (await fetch('/inputs')).json())) {
+    found[name] = {
+      images: await run('/model/' + name + '/vision/model.json', 'pixel_values', pixels, [${COUNT}, side, side, 3], 'float32'),
+      texts: await run('/model/' + name + '/text/model.json', 'input_ids', ids, [${COUNT}, length], 'int32'),
+    };
+  }
+  await post({ found, agent: navigator.userAgent });
 } catch (error) { await post({ error: String(error.stack ?? error) }); }
 </script>`;
 
@@ -49,27 +59,28 @@ describe.skipIf(!chromium)(
     let dir: string;
     let server: Server;
     let browser: ChildProcess | undefined;
-    let reference: ReferenceEmbeddings;
-    let result: Promise<{ images: number[]; texts: number[]; agent: string; error?: string }>;
+    const references = new Map<string, ReferenceEmbeddings>();
+    let result: Promise<{
+      readonly found?: Record<string, { readonly images: number[]; readonly texts: number[] }>;
+      readonly agent?: string;
+      readonly error?: string;
+    }>;
 
     beforeAll(async () => {
       dir = await mkdtemp(path.join(tmpdir(), 'covey-browser-'));
-      const samples = await iconVerifySamples(COUNT, smallConfig.vision.imageSize);
-      const tokenizer = await loadTokenizer(
-        trainBpe(samples.captions, { vocabSize: 600 }),
-        smallConfig.text.contextLength,
-      );
-      const preprocess = { mean: [0.48, 0.46, 0.41], std: [0.27, 0.26, 0.28] } as const;
-      const model: PretrainedClip = {
-        kind: 'clip',
-        config: smallConfig,
-        weights: smallWeights(),
-        preprocess,
-        tokenizer,
-      };
-      await exportTfjs(path.join(dir, 'model'), model, '0');
       const engine = await loadEngine({ engine: 'auto', threads: 1 });
-      reference = referenceEmbeddings(model, samples);
+      for (const [name, vision] of Object.entries(TOWERS)) {
+        const samples = await iconVerifySamples(COUNT, vision.imageSize);
+        const config = { ...smallConfig, vision };
+        const tokenizer = await loadTokenizer(
+          trainBpe(samples.captions, { vocabSize: 600 }),
+          smallConfig.text.contextLength,
+        );
+        const preprocess = { mean: [0.48, 0.46, 0.41], std: [0.27, 0.26, 0.28] } as const;
+        const model: PretrainedClip = { kind: 'clip', config, weights: smallWeights(config), preprocess, tokenizer };
+        await exportTfjs(path.join(dir, 'model', name), model, '0');
+        references.set(name, referenceEmbeddings(model, samples));
+      }
       engine.close();
       const script = (name: string) =>
         path.join(path.dirname(require.resolve(`@tensorflow/tfjs-${name}`)), `tf-${name}.js`);
@@ -83,10 +94,12 @@ describe.skipIf(!chromium)(
           const url = request.url ?? '/';
           if (url === '/') response.setHeader('content-type', 'text/html').end(PAGE);
           else if (url === '/inputs') {
-            const { pixels_BHWC, ids } = reference;
-            const { imageSize: side } = smallConfig.vision;
-            const inputs = { pixels: [...pixels_BHWC], ids: [...ids!], side, length: smallConfig.text.contextLength };
-            response.end(JSON.stringify(inputs));
+            const inputs = [...references].map(([name, { pixels_BHWC, ids }]) => {
+              const { imageSize: side } = TOWERS[name]!;
+              const { contextLength: length } = smallConfig.text;
+              return [name, { pixels: [...pixels_BHWC], ids: [...ids!], side, length }];
+            });
+            response.end(JSON.stringify(Object.fromEntries(inputs)));
           } else if (url === '/result') {
             let body = '';
             for await (const chunk of request) body += chunk;
@@ -120,11 +133,15 @@ describe.skipIf(!chromium)(
     });
 
     it('loads over HTTP and gives covey’s embeddings', async () => {
-      const found = await result;
-      expect(found.error).toBeUndefined();
-      expect(found.agent).toContain('Chrome');
-      expect(maxAbsDifference(found.images, reference.images)).toBeLessThanOrEqual(1e-4);
-      expect(maxAbsDifference(found.texts, reference.texts!)).toBeLessThanOrEqual(1e-4);
+      const { found, agent, error } = await result;
+      expect(error).toBeUndefined();
+      expect(agent).toContain('Chrome');
+      expect(Object.keys(found!)).toEqual(Object.keys(TOWERS));
+      for (const [name, { images, texts }] of Object.entries(found!)) {
+        const { images: expectedImages, texts: expectedTexts } = references.get(name)!;
+        expect(maxAbsDifference(images, expectedImages), name).toBeLessThanOrEqual(1e-4);
+        expect(maxAbsDifference(texts, expectedTexts!), name).toBeLessThanOrEqual(1e-4);
+      }
     });
   },
 );

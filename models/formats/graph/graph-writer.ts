@@ -27,9 +27,13 @@ export interface GraphWriter<V> {
   convolution(x: V, name: string, kernel_OIPP: HostTensor, bias_O: HostTensor, options: ConvolutionOptions): V;
   /** Of values that are nowhere negative, so that padding with zeros changes nothing. */
   maxPool(x: V, options: ConvolutionOptions & { readonly size: number }): V;
+  /** Of squares of `size` places that do not overlap and leave nothing out. */
+  meanPool(x: V, size: number): V;
   relu(x: V): V;
   /** The mean over all places: [B, channels]. */
   meanPlace(x: V): V;
+  /** Every place as a token: [B,T,channels]. */
+  placeTokens(x: V, places: number, channels: number): V;
   /** Rows of a table [vocabulary, D] by id. */
   rows(name: string, table_VD: HostTensor, ids: V): V;
   /** x·Wᵀ + b over the last axis; W is [outputs, inputs]. */
@@ -50,6 +54,8 @@ export interface GraphWriter<V> {
 
   /** A row of zeros before the others: [B,T,D] → [B,T+1,D]. */
   zeroTokenFirst(x: V): V;
+  /** [B,S,D] before [B,T,D]: [B,S+T,D]. */
+  joinTokens(first: V, rest: V): V;
   /** [B,T,D] → [B,D]. */
   firstToken(x: V): V;
   /** The mean over the tokens from `first` on: [B,T,D] → [B,D]. */

@@ -32,7 +32,7 @@ export function writeLayerNorm<V>(graph: GraphWriter<V>, x: V, name: string, ten
   return graph.layerNorm(x, name, tensor(`${name}.weight`), tensor(`${name}.bias`), eps);
 }
 
-function writeLinear<V>(graph: GraphWriter<V>, x: V, name: string, tensor: TensorLookup): V {
+export function writeLinear<V>(graph: GraphWriter<V>, x: V, name: string, tensor: TensorLookup): V {
   return graph.linear(x, name, tensor(`${name}.weight`), tensor(`${name}.bias`));
 }
 

@@ -1,31 +1,27 @@
-import { isVit, type VisionConfig } from '../../../common/config/vision-config.ts';
-import { CoveyError } from '../../../common/errors.ts';
+import type { VisionConfig } from '../../../common/config/vision-config.ts';
 import { patchCount, tokenCount, type VitLayout, vitLayout } from '../../vision/vit-layout.ts';
 import { transposed } from '../weights.ts';
+import { writeAttentionPool } from './attention-pool-graph.ts';
 import type { GraphWriter, TensorLookup } from './graph-writer.ts';
+import { writeModifiedResnet } from './modified-resnet-graph.ts';
 import { writeResnet } from './resnet-graph.ts';
-import { writeBlocks, writeLayerNorm } from './transformer-graph.ts';
+import { writeBlocks, writeLayerNorm, writeLinear } from './transformer-graph.ts';
 
-/** Why a tower cannot be written as a graph, or undefined where it can. */
-export function graphMisfit(vision: VisionConfig): string | undefined {
-  if (vision.kind === 'modified-resnet')
-    return `the attention pool of CLIP's ResNet is not written as a graph, vision.kind is ${vision.kind}`;
-  if (isVit(vision) && vision.pooling === 'map')
-    return 'the attention pool of a ViT is not written as a graph, vision.pooling is map';
-  return undefined;
-}
-
-/** An image tower up to its feature, written down. @returns [B,F]. @throws CoveyError UNSUPPORTED for what has no graph yet */
+/** An image tower up to its feature, written down. @returns [B,F] */
 export function writeImageFeatures<V>(
   graph: GraphWriter<V>,
   tensor: TensorLookup,
   vision: VisionConfig,
   quickGelu: boolean,
 ): V {
-  const reason = graphMisfit(vision);
-  if (vision.kind === 'resnet') return writeResnet(graph, tensor, vision);
-  if (isVit(vision) && reason === undefined) return writeVit(graph, tensor, vitLayout(vision), quickGelu);
-  throw new CoveyError('UNSUPPORTED', `Cannot write the image tower as a graph: ${reason}`);
+  switch (vision.kind) {
+    case 'resnet':
+      return writeResnet(graph, tensor, vision);
+    case 'modified-resnet':
+      return writeModifiedResnet(graph, tensor, vision);
+    default:
+      return writeVit(graph, tensor, vitLayout(vision), quickGelu);
+  }
 }
 
 /** The ViT of models/vision/vit.ts. */
@@ -45,6 +41,10 @@ function writeVit<V>(graph: GraphWriter<V>, tensor: TensorLookup, layout: VitLay
   });
   const finalNorm = (x: V) => writeLayerNorm(graph, x, 'visual.ln_post', tensor, eps);
   if (pooling === 'tok') return finalNorm(graph.firstToken(tokens));
+  if (pooling === 'map') {
+    const shape = { tokens: tokenCount(layout), heads: width / headWidth, width };
+    return writeAttentionPool(graph, finalNorm(tokens), tensor, { prefix: 'visual.attn_pool', eps, ...shape });
+  }
   const pool = (x: V) => graph.meanToken(x, layout.classToken ? 1 : 0);
   return normBeforePool ? pool(finalNorm(tokens)) : finalNorm(pool(tokens));
 }
@@ -66,7 +66,13 @@ function writeEmbedding<V>(graph: GraphWriter<V>, tensor: TensorLookup, layout: 
   return graph.add(graph.zeroTokenFirst(biased), table());
 }
 
-/** h projected to the shared space, [B,E], not normalised. */
-export function writeImageEmbedding<V>(graph: GraphWriter<V>, tensor: TensorLookup, features: V): V {
+/** h projected to the shared space, [B,E], not normalised: in CLIP's ResNet by the last layer of its attention pool. */
+export function writeImageEmbedding<V>(
+  graph: GraphWriter<V>,
+  tensor: TensorLookup,
+  vision: VisionConfig,
+  features: V,
+): V {
+  if (vision.kind === 'modified-resnet') return writeLinear(graph, features, 'visual.attnpool.c_proj', tensor);
   return graph.linear(features, 'visual.proj', transposed(tensor('visual.proj')), null);
 }

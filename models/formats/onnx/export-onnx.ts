@@ -60,7 +60,8 @@ function writeBackbone(graph: OnnxWriter, tensor: TensorLookup, model: Pretraine
 }
 
 function writeImage(graph: OnnxWriter, tensor: TensorLookup, { config }: PretrainedClip): string {
-  return writeImageEmbedding(graph, tensor, writeImageFeatures(graph, tensor, config.vision, config.quickGelu));
+  const features = writeImageFeatures(graph, tensor, config.vision, config.quickGelu);
+  return writeImageEmbedding(graph, tensor, config.vision, features);
 }
 
 function writeText(graph: OnnxWriter, tensor: TensorLookup, { config }: PretrainedClip): string {

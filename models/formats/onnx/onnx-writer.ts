@@ -89,7 +89,7 @@ export class OnnxWriter implements GraphWriter<string> {
       kernel_shape: { ints: [side, side] },
       strides: { ints: [side, side] },
     });
-    return this.transpose(this.#reshape(conv, [0, width, patches]), [0, 2, 1]);
+    return this.placeTokens(conv, patches, width);
   }
 
   convolution(
@@ -115,12 +115,20 @@ export class OnnxWriter implements GraphWriter<string> {
     });
   }
 
+  meanPool(x: string, size: number): string {
+    return this.#node('AveragePool', [x], { kernel_shape: { ints: [size, size] }, strides: { ints: [size, size] } });
+  }
+
   relu(x: string): string {
     return this.#node('Relu', [x]);
   }
 
   meanPlace(x: string): string {
     return this.#node('ReduceMean', [x], { axes: { ints: [2, 3] }, keepdims: { i: 0 } });
+  }
+
+  placeTokens(x: string, places: number, channels: number): string {
+    return this.transpose(this.#reshape(x, [0, channels, places]), [0, 2, 1]);
   }
 
   rows(name: string, table: HostTensor, ids: string): string {
@@ -182,6 +190,10 @@ export class OnnxWriter implements GraphWriter<string> {
 
   zeroTokenFirst(x: string): string {
     return this.#node('Pad', [x, this.#int64('pad_one_token', [0, 1, 0, 0, 0, 0])]);
+  }
+
+  joinTokens(first: string, rest: string): string {
+    return this.#node('Concat', [first, rest], { axis: { i: 1 } });
   }
 
   firstToken(x: string): string {

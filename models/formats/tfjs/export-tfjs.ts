@@ -24,7 +24,11 @@ export async function exportTfjs(dir: string, model: Pretrained, producerVersion
   const vision = new TfjsWriter();
   const features = writeImageFeatures(vision, tensor, visionOf(model), usesQuickGelu(model));
   if (model.kind === 'backbone') vision.output('features', features);
-  else vision.output('image_embeds', vision.l2Normalize(writeImageEmbedding(vision, tensor, features)));
+  else
+    vision.output(
+      'image_embeds',
+      vision.l2Normalize(writeImageEmbedding(vision, tensor, model.config.vision, features)),
+    );
   const files = modelFiles('vision', vision, producerVersion);
   if (model.kind === 'clip') {
     const { text, quickGelu } = model.config;

@@ -102,6 +102,11 @@ export class TfjsWriter implements GraphWriter<TfjsValue> {
     return this.#op('MaxPool', [padded], shape, { ...convolutionAttributes(stride), ksize: ints([1, size, size, 1]) });
   }
 
+  meanPool(x: TfjsValue, size: number): TfjsValue {
+    const shape = this.#placesAfter(x, { size, stride: size }, x.shape[3]!);
+    return this.#op('AvgPool', [x], shape, { ...convolutionAttributes(size), ksize: ints([1, size, size, 1]) });
+  }
+
   relu(x: TfjsValue): TfjsValue {
     return this.#op('Relu', [x], x.shape);
   }
@@ -115,7 +120,11 @@ export class TfjsWriter implements GraphWriter<TfjsValue> {
     const grid = Math.round(Math.sqrt(patches));
     const filter = this.constant(name, channelsLast(kernel_DCPP));
     const conv = this.#op('Conv2D', [pixels, filter], [-1, grid, grid, width], convolutionAttributes(side));
-    return this.#reshape(conv, [-1, patches, width]);
+    return this.placeTokens(conv, patches, width);
+  }
+
+  placeTokens(x: TfjsValue, places: number, channels: number): TfjsValue {
+    return this.#reshape(x, [-1, places, channels]);
   }
 
   rows(name: string, table_VD: HostTensor, ids: TfjsValue): TfjsValue {
@@ -188,6 +197,12 @@ export class TfjsWriter implements GraphWriter<TfjsValue> {
     const [batch = 0, tokens = 0, width = 0] = x.shape;
     const paddings = this.#ints([0, 0, 1, 0, 0, 0], [3, 2]);
     return this.#op('Pad', [x, paddings], [batch, tokens + 1, width], { ...FLOAT, Tpaddings: { type: 'DT_INT32' } });
+  }
+
+  joinTokens(first: TfjsValue, rest: TfjsValue): TfjsValue {
+    const [batch = 0, tokens = 0, width = 0] = rest.shape;
+    const shape = [batch, first.shape[1]! + tokens, width];
+    return this.#op('ConcatV2', [first, rest, this.#ints([1], [])], shape, { ...FLOAT, N: { i: '2' } });
   }
 
   firstToken(x: TfjsValue): TfjsValue {
