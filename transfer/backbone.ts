@@ -1,20 +1,21 @@
 import { createHash } from 'node:crypto';
 import type { RunConfig } from '../common/config/run-config.ts';
-import { isVit, type VisionConfig } from '../common/config/vision-config.ts';
+import type { VisionConfig } from '../common/config/vision-config.ts';
 import { CoveyError } from '../common/errors.ts';
 import type { ObjectStore } from '../common/objectstore/object-store.ts';
 import { initialValues } from '../models/clip/initial-values.ts';
+import { checkedVision } from '../models/formats/model-description.ts';
 import { resizePositions } from '../models/formats/position-resize.ts';
 import { type Pretrained, backboneOf as towerOf } from '../models/formats/pretrained.ts';
 import type { HostTensor } from '../models/formats/safetensors.ts';
 import { resolveModelConfig } from '../models/model-config.ts';
 import { elementCount } from '../models/parameter-spec.ts';
 import { backboneSpecs, newBackbone } from '../models/vision/backbone.ts';
+import { positionGrid } from '../models/vision/position-grid.ts';
 import type { CheckpointManifest, WeightKind } from '../worker/checkpoint/checkpoint-format.ts';
 import { readBuffers, readWeights } from '../worker/checkpoint/read-checkpoint.ts';
 
 export const PROJECTION = 'visual.proj';
-const POSITIONS = 'visual.positional_embedding';
 
 /** An image tower with its weights: what transfer starts from. Holds no tensors of an engine. */
 export interface Backbone {
@@ -92,32 +93,18 @@ export function pretrainedBackbone(model: Pretrained, origin: string): Backbone 
 }
 
 /**
- * The same for pictures of another side: a transformer's positions are resized as open_clip does, a ResNet has none.
- * @throws CoveyError INVALID_ARGUMENT where the side is no multiple of a patch, UNSUPPORTED for positions without a class token
+ * The same for pictures of another side: positions are resized as open_clip does; a plain ResNet has none.
+ * @throws CoveyError CONFIG_INVALID where the tower cannot have that size
  */
 export function atImageSize(backbone: Backbone, imageSize: number): Backbone {
-  const { vision } = backbone;
-  if (imageSize === vision.imageSize) return backbone;
+  if (imageSize === backbone.vision.imageSize) return backbone;
+  const vision = checkedVision({ ...backbone.vision, imageSize });
   const weights = new Map(backbone.weights);
-  if (isVit(vision)) {
-    if (imageSize % vision.patchSize !== 0) {
-      throw new CoveyError(
-        'INVALID_ARGUMENT',
-        `Cannot use pictures of ${imageSize} pixels: the backbone's patches have ${vision.patchSize}; choose a multiple`,
-        { fields: { imageSize, patchSize: vision.patchSize } },
-      );
-    }
-    if (!weights.has('visual.class_embedding')) {
-      throw new CoveyError(
-        'UNSUPPORTED',
-        `Cannot use pictures of ${imageSize} pixels: positions of a transformer without class token are not resized; use ${vision.imageSize}`,
-      );
-    }
-    weights.set(POSITIONS, resizePositions(weights.get(POSITIONS)!, imageSize / vision.patchSize));
-  }
+  const grid = positionGrid(vision);
+  if (grid !== undefined) weights.set(grid.name, resizePositions(weights.get(grid.name)!, grid));
   if (backbone.projection !== undefined) weights.set(PROJECTION, backbone.projection);
   const origin = `${backbone.origin}, for pictures of ${imageSize} pixels`;
-  return backboneOf(weights, { ...backbone, vision: { ...vision, imageSize }, origin });
+  return backboneOf(weights, { ...backbone, vision, origin });
 }
 
 /** A tower of the same shape with random weights: what pretraining is compared with. */

@@ -2,6 +2,7 @@ import type { Command } from 'commander';
 import { Option } from 'commander';
 import { CoveyError } from '../../common/errors.ts';
 import { EXPORT_FORMATS, type ExportFormat, exportModel, fittingFormats } from '../../models/formats/export-formats.ts';
+import { backboneOf } from '../../models/formats/pretrained.ts';
 import type { WeightKind } from '../../worker/checkpoint/checkpoint-format.ts';
 import { readPretrained } from '../../worker/checkpoint/read-pretrained.ts';
 import { EXIT } from '../exit-codes.ts';
@@ -17,6 +18,7 @@ interface ExportOptions extends StoredRunOptions, CardOptions {
   readonly out: string;
   readonly step?: number;
   readonly weights: WeightKind;
+  readonly imageTower?: boolean;
 }
 
 export function addExportCommand(program: Command): void {
@@ -35,6 +37,7 @@ export function addExportCommand(program: Command): void {
     )
     .option('--step <n>', 'checkpoint of this step (default: the newest that verifies)', wholeNumber(0))
     .addOption(weightsOption())
+    .option('--image-tower', 'the image tower alone, up to the feature that transfer starts from')
     .option(
       '--metrics <file>',
       'results for the model card, as `covey eval … --json` prints them; may be repeated',
@@ -49,7 +52,8 @@ export function addExportCommand(program: Command): void {
           checkFormats(asked);
           const manifest = await findCheckpoint(run, options.step, context.signal);
           const source = { ...run, manifest, weights: options.weights };
-          const model = await readPretrained(source, async (url) => storeOpener(context)(url), context.signal);
+          const whole = await readPretrained(source, async (url) => storeOpener(context)(url), context.signal);
+          const model = options.imageTower === true ? backboneOf(whole) : whole;
           const card = await runCardFacts(run, manifest, options.weights, options, context);
           const fitting = fittingFormats(model);
           const formats = asked.includes('all') ? fitting : (asked as ExportFormat[]);

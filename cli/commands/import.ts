@@ -4,7 +4,7 @@ import { Option } from 'commander';
 import { CoveyError } from '../../common/errors.ts';
 import { EXPORT_FORMATS, type ExportFormat, exportModel } from '../../models/formats/export-formats.ts';
 import { type LoadOptions, loadPretrainedPath } from '../../models/formats/load-pretrained.ts';
-import { type Pretrained, shapesOf, visionOf } from '../../models/formats/pretrained.ts';
+import { backboneOf, type Pretrained, shapesOf, visionOf } from '../../models/formats/pretrained.ts';
 import { resolveModelConfig } from '../../models/model-config.ts';
 import { elementCount } from '../../models/parameter-spec.ts';
 import type { CommandContext } from '../context.ts';
@@ -17,6 +17,7 @@ interface ImportOptions {
   readonly out: string;
   readonly format: ExportFormat;
   readonly imageSize?: number;
+  readonly imageTower?: boolean;
   readonly model?: string;
   readonly quickGelu?: boolean;
   readonly tokenizer?: string;
@@ -38,6 +39,7 @@ export function addImportCommand(program: Command): void {
       'side of the pictures; the positions are resized (bicubic, as open_clip)',
       wholeNumber(1),
     )
+    .option('--image-tower', 'the image tower alone, up to the feature that transfer starts from')
     .option('--model <preset>', 'the model, for weights without a config beside them, e.g. ViT-B-32-quickgelu')
     .option('--quick-gelu', 'the activation, for weights without a config: x·σ(1.702x), as in the OpenAI models')
     .option('--no-quick-gelu', 'the activation, for weights without a config: exact GELU')
@@ -45,7 +47,8 @@ export function addImportCommand(program: Command): void {
     .option('--license <spdx>', 'licence of the weights, for the model card')
     .action(
       runCommand<ImportOptions>(async (context, [place = ''], options) => {
-        const model = await loadPretrainedPath(place, await loadOptions(options));
+        const whole = await loadPretrainedPath(place, await loadOptions(options));
+        const model = options.imageTower === true ? backboneOf(whole) : whole;
         const card = {
           name: options.out.split(/[\\/]/).at(-1) || 'model',
           origin: `read with covey ${packageVersion()} from weights that were made elsewhere`,

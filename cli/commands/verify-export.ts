@@ -20,6 +20,7 @@ interface VerifyOptions extends StoredRunOptions {
   readonly data?: string;
   readonly samples: number;
   readonly tolerance: number;
+  readonly imageTower?: boolean;
 }
 
 const SAMPLES_DEFAULT = 32;
@@ -36,6 +37,7 @@ export function addVerifyExportCommand(program: Command): void {
     .option('--reference <place>', 'a folder or file of weights that it must equal, instead of a run')
     .option('--step <n>', 'with --run: checkpoint of this step (default: the newest that verifies)', wholeNumber(0))
     .addOption(weightsOption())
+    .option('--image-tower', 'the export is the image tower alone of the run or the reference')
     .option(
       '--data <manifest>',
       'URL of the manifest of pictures and captions (default: drawings of @iconify-json/noto)',
@@ -46,7 +48,9 @@ export function addVerifyExportCommand(program: Command): void {
     .action(
       runCommand<VerifyOptions>(async (context, [folder = ''], options) => {
         const exports = await findExports(folder);
-        const { model, origin } = await referenceModel(exports, options, context);
+        const { model: whole, origin } = await referenceModel(exports, options, context);
+        const { backboneOf } = await import('../../models/formats/pretrained.ts');
+        const model = options.imageTower === true ? backboneOf(whole) : whole;
         const { rows, source } = await compareAll(exports, model, options, context);
         const ok = rows.every(passes);
         const result = {

@@ -2,8 +2,9 @@ import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import type { ExportFormat } from '../../models/formats/export-formats.ts';
 import { loadPretrainedPath } from '../../models/formats/load-pretrained.ts';
-import { type Pretrained, shapesOf } from '../../models/formats/pretrained.ts';
+import { type Pretrained, shapesOf, visionOf } from '../../models/formats/pretrained.ts';
 import { loadTokenizer } from '../../models/tokenizer/tokenizer.ts';
+import { computedTower } from '../../models/vision/vit-layout.ts';
 import { type Comparison, maxAbsDifference } from './comparison.ts';
 
 /** Reads an export of weights back as any loader does, and compares settings and every value: bits must be equal. */
@@ -27,8 +28,9 @@ export async function compareWeights(folder: string, format: ExportFormat, model
 
 function settingsOf(model: Pretrained) {
   const { preprocess } = model;
-  if (model.kind === 'backbone') return { preprocess, vision: model.vision, quickGelu: model.quickGelu };
-  return { preprocess, config: model.config };
+  const tower = computedTower(visionOf(model));
+  if (model.kind === 'backbone') return { preprocess, tower, quickGelu: model.quickGelu };
+  return { preprocess, config: { ...model.config, vision: tower } };
 }
 
 /** Whether the tokenizer of an export gives the ids that covey's gives. Undefined where there is none to compare. */

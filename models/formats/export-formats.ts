@@ -2,7 +2,7 @@ import { CoveyError } from '../../common/errors.ts';
 import { writeTogether } from '../../common/whole-file.ts';
 import { clipVitMisfit } from '../vision/vit-layout.ts';
 import { exportCovey } from './covey-format.ts';
-import { exportHf } from './hugging-face.ts';
+import { exportHf, hfMisfit } from './hugging-face.ts';
 import { type ModelCardFacts, modelCard } from './model-card.ts';
 import { writeFiles } from './model-files.ts';
 import { exportOnnx } from './onnx/export-onnx.ts';
@@ -27,10 +27,8 @@ const WRITERS: Readonly<Record<ExportFormat, (dir: string, model: Pretrained, ve
 export function misfit(format: ExportFormat, model: Pretrained): string | undefined {
   const vision = visionOf(model);
   if (format === 'covey' || format === 'onnx' || format === 'tfjs') return undefined;
-  if (format === 'hf' && model.kind === 'clip' && model.config.initLogitBias !== undefined) {
-    return "transformers' CLIPModel has no logit bias, this model has one";
-  }
-  return clipVitMisfit(vision);
+  if (format === 'hf') return hfMisfit(model);
+  return vision.kind === 'modified-resnet' ? undefined : clipVitMisfit(vision);
 }
 
 /** The formats that a model can be written in. */

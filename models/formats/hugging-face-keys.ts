@@ -1,9 +1,10 @@
 import { assert } from '../../common/errors.ts';
 import type { HostTensor } from './safetensors.ts';
-import { transposed } from './weights.ts';
+import { rowsOf, transposed } from './weights.ts';
 
 /**
- * open_clip keys ↔ transformers' CLIPModel keys (`convert_clip_original_pytorch_to_hf.py`). The packed in_proj is split into q, k, v;
+ * open_clip keys ↔ transformers' CLIPModel keys (`convert_clip_original_pytorch_to_hf.py`) and, of an image tower with SigLIP's attention pool, those of
+ * SiglipVisionModel (`modeling_siglip.py`). The packed in_proj of a block is split into q, k, v, and q and kv of the pool are packed to one in_proj;
  * the two projections are transposed; everything else is renamed only.
  */
 
@@ -17,7 +18,9 @@ const TOP_LEVEL: Readonly<Record<string, string>> = {
   'ln_final.bias': 'text_model.final_layer_norm.bias',
   'visual.class_embedding': 'vision_model.embeddings.class_embedding',
   'visual.conv1.weight': 'vision_model.embeddings.patch_embedding.weight',
+  'visual.conv1.bias': 'vision_model.embeddings.patch_embedding.bias',
   'visual.positional_embedding': 'vision_model.embeddings.position_embedding.weight',
+  'visual.attn_pool.latent': 'vision_model.head.probe',
   // transformers' own spelling
   'visual.ln_pre.weight': 'vision_model.pre_layrnorm.weight',
   'visual.ln_pre.bias': 'vision_model.pre_layrnorm.bias',
@@ -33,23 +36,54 @@ const IN_BLOCK: Readonly<Record<string, string>> = {
   'mlp.c_proj': 'mlp.fc2',
 };
 
+const IN_POOL: Readonly<Record<string, string>> = {
+  proj: 'attention.out_proj',
+  norm: 'layernorm',
+  'mlp.fc1': 'mlp.fc1',
+  'mlp.fc2': 'mlp.fc2',
+};
+
 const TRANSPOSED = new Set(['text_projection', 'visual.proj']);
 const BLOCK = /^(visual\.)?transformer\.resblocks\.(\d+)\.(.+)\.(weight|bias)$/;
 const IN_PROJ = /^(visual\.)?transformer\.resblocks\.(\d+)\.attn\.in_proj_(weight|bias)$/;
+const POOL = /^visual\.attn_pool\.(.+)\.(weight|bias)$/;
 
 const tower = (visual: string | undefined) => (visual ? 'vision_model' : 'text_model');
 
-/** The three HF keys of a packed projection, in the order of its rows, or undefined for another key. */
-function splitKeys(key: string): string[] | undefined {
-  const match = IN_PROJ.exec(key);
-  if (!match) return undefined;
-  const [, visual, layer, kind] = match;
-  return ['q', 'k', 'v'].map((part) => `${tower(visual)}.encoder.layers.${layer}.self_attn.${part}_proj.${kind}`);
+/** Tensors whose rows, one after the other, are the same matrix on both sides, and how the rows are shared out among them. */
+interface Correspondence {
+  readonly ours: readonly string[];
+  readonly ourShares: readonly number[];
+  readonly theirs: readonly string[];
+  readonly theirShares: readonly number[];
+}
+
+/** What an open_clip key belongs to. The second of two keys that are packed into one belongs to the first's: undefined. */
+function correspondence(key: string): Correspondence | undefined {
+  const packed = IN_PROJ.exec(key);
+  if (packed) {
+    const [, visual, layer, kind] = packed;
+    const prefix = `${tower(visual)}.encoder.layers.${layer}.self_attn`;
+    const theirs = ['q', 'k', 'v'].map((part) => `${prefix}.${part}_proj.${kind}`);
+    return { ours: [key], ourShares: [3], theirs, theirShares: [1, 1, 1] };
+  }
+  const [, part, kind] = POOL.exec(key) ?? [];
+  if (part === 'kv') return undefined;
+  if (part === 'q') {
+    const ours = [key, `visual.attn_pool.kv.${kind}`];
+    return { ours, ourShares: [1, 2], theirs: [`vision_model.head.attention.in_proj_${kind}`], theirShares: [3] };
+  }
+  return { ours: [key], ourShares: [1], theirs: [renamedKey(key)], theirShares: [1] };
 }
 
 function renamedKey(key: string): string {
   const top = Object.hasOwn(TOP_LEVEL, key) ? TOP_LEVEL[key] : undefined;
   if (top) return top;
+  const [, inPool, poolKind] = POOL.exec(key) ?? [];
+  if (inPool !== undefined) {
+    assert(IN_POOL[inPool], 'every parameter of the pool has a name in transformers', { key });
+    return `vision_model.head.${IN_POOL[inPool]}.${poolKind}`;
+  }
   const match = BLOCK.exec(key);
   const part = match ? IN_BLOCK[match[3]!] : undefined;
   assert(match && part, 'every parameter has a name in transformers', { key });
@@ -59,16 +93,13 @@ function renamedKey(key: string): string {
 /** open_clip tensors as transformers names and lays them out. */
 export function toHuggingFace(tensors: ReadonlyMap<string, HostTensor>): Map<string, HostTensor> {
   const out = new Map<string, HostTensor>();
-  for (const [key, tensor] of tensors) {
-    const parts = splitKeys(key);
-    if (!parts) {
-      out.set(renamedKey(key), TRANSPOSED.has(key) ? transposed(tensor) : tensor);
-      continue;
-    }
-    const [rows, ...rest] = tensor.shape;
-    const size = tensor.values.length / 3;
-    for (const [i, part] of parts.entries()) {
-      out.set(part, { shape: [rows! / 3, ...rest], values: tensor.values.subarray(i * size, (i + 1) * size) });
+  for (const key of tensors.keys()) {
+    const found = correspondence(key);
+    if (found === undefined) continue;
+    const { ours, theirs, theirShares } = found;
+    const parts = ours.map((name) => tensors.get(name)!);
+    for (const [i, tensor] of sharedOut(parts, theirShares).entries()) {
+      out.set(theirs[i]!, TRANSPOSED.has(key) ? transposed(tensor) : tensor);
     }
   }
   return out;
@@ -83,30 +114,44 @@ export function fromHuggingFace(
   openClipKeys: Iterable<string>,
 ): Map<string, HostTensor> {
   const rest = new Map(tensors);
-  const take = (key: string) => {
-    const tensor = rest.get(key);
-    rest.delete(key);
-    return tensor;
-  };
   const out = new Map<string, HostTensor>();
   for (const key of openClipKeys) {
-    const parts = splitKeys(key)?.map(take);
-    const tensor = parts ? stackedRows(parts) : take(renamedKey(key));
-    if (tensor) out.set(key, TRANSPOSED.has(key) && tensor.shape.length === 2 ? transposed(tensor) : tensor);
+    const found = correspondence(key);
+    if (found === undefined) continue;
+    const { ours, ourShares, theirs } = found;
+    const parts = theirs.flatMap((name) => rest.get(name) ?? []);
+    for (const name of theirs) rest.delete(name);
+    if (parts.length < theirs.length) continue;
+    for (const [i, tensor] of sharedOut(parts, ourShares).entries()) {
+      out.set(ours[i]!, TRANSPOSED.has(key) && tensor.shape.length === 2 ? transposed(tensor) : tensor);
+    }
   }
   return new Map([...out, ...rest]);
 }
 
-function stackedRows(parts: readonly (HostTensor | undefined)[]): HostTensor | undefined {
-  const present = parts.filter((part) => part !== undefined);
-  const first = present[0];
-  if (!first || present.length < parts.length) return undefined;
-  const values = new Float32Array(present.reduce((sum, part) => sum + part.values.length, 0));
+/** The rows of all parts, cut anew by shares of them. */
+function sharedOut(parts: readonly HostTensor[], shares: readonly number[]): HostTensor[] {
+  if (parts.length === 1 && shares.length === 1) return [...parts];
+  const whole = stackedRows(parts);
+  const rowsOfShare = whole.shape[0]! / shares.reduce((sum, share) => sum + share, 0);
+  let begin = 0;
+  return shares.map((share) => {
+    const end = begin + share * rowsOfShare;
+    const part = rowsOf(whole, begin, end);
+    begin = end;
+    return part;
+  });
+}
+
+function stackedRows(parts: readonly HostTensor[]): HostTensor {
+  const first = parts[0]!;
+  if (parts.length === 1) return first;
+  const values = new Float32Array(parts.reduce((sum, part) => sum + part.values.length, 0));
   let offset = 0;
-  for (const part of present) {
+  for (const part of parts) {
     values.set(part.values, offset);
     offset += part.values.length;
   }
-  const rows = present.reduce((sum, part) => sum + part.shape[0]!, 0);
+  const rows = parts.reduce((sum, part) => sum + part.shape[0]!, 0);
   return { shape: [rows, ...first.shape.slice(1)], values };
 }

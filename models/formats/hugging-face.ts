@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { resolveModelConfig } from '../model-config.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
-import { clipVitMisfit, requireClipVit } from '../vision/vit-layout.ts';
+import { clipVitMisfit, isSiglipVit, requireClipVit, vitLayout } from '../vision/vit-layout.ts';
 import { toHuggingFace } from './hugging-face-keys.ts';
 import { checkedVision, type ModelDescription } from './model-description.ts';
 import { parseConfig, prettyJson, writeFiles } from './model-files.ts';
@@ -23,7 +23,7 @@ const LAYER_NORM_EPS = 1e-5;
 
 /**
  * Writes a folder that `CLIPModel.from_pretrained(DIR)`, `CLIPProcessor.from_pretrained(DIR)` and transformers.js's tokenizer load; for
- * a backbone one that `CLIPVisionModel.from_pretrained(DIR)` and `CLIPImageProcessor.from_pretrained(DIR)` do.
+ * a backbone one that `CLIPVisionModel.from_pretrained(DIR)`, or in SigLIP's layout `SiglipVisionModel`, and `CLIPImageProcessor` do.
  * @returns the paths written
  */
 export async function exportHf(dir: string, model: Pretrained): Promise<string[]> {
@@ -38,6 +38,22 @@ export function hfSettings(model: PretrainedSettings): Record<string, string> {
     [HF_PREPROCESSOR]: prettyJson(hfPreprocessorConfig(model)),
     ...(model.kind === 'clip' ? model.tokenizer.files() : {}),
   };
+}
+
+/** Why transformers has no model of this kind, or undefined where it has. */
+export function hfMisfit(model: PretrainedSettings): string | undefined {
+  const vision = visionOf(model);
+  if (model.kind === 'clip') {
+    if (isSiglipVit(vision)) {
+      return "transformers' SiglipModel projects no pictures and reads texts in both directions: hand on the image tower alone (--image-tower)";
+    }
+    const hasBias = model.config.initLogitBias !== undefined;
+    return hasBias ? "transformers' CLIPModel has no logit bias, this model has one" : clipVitMisfit(vision);
+  }
+  if (!isSiglipVit(vision)) return clipVitMisfit(vision);
+  return model.quickGelu
+    ? "transformers' SiglipVisionModel has one activation, here the pool's is exact GELU and the blocks' is quick GELU"
+    : undefined;
 }
 
 /** The same beside graphs, which need no config.json of a tower that transformers does not know. */
@@ -55,7 +71,10 @@ export function graphSettings(model: PretrainedSettings): Record<string, string>
  */
 export function hfConfig(model: PretrainedSettings) {
   const dtype = { dtype: 'float32', torch_dtype: 'float32' };
-  if (model.kind === 'backbone') return { architectures: ['CLIPVisionModel'], ...visionConfig(model), ...dtype };
+  if (model.kind === 'backbone') {
+    const architecture = isSiglipVit(model.vision) ? 'SiglipVisionModel' : 'CLIPVisionModel';
+    return { architectures: [architecture], ...visionConfig(model), ...dtype };
+  }
   const { config, tokenizer } = model;
   return {
     architectures: ['CLIPModel'],
@@ -86,9 +105,11 @@ function textConfig({ text, embedDim, quickGelu }: PretrainedClip['config'], tok
 }
 
 function visionConfig(model: PretrainedSettings) {
-  const vision = requireClipVit(visionOf(model), 'export to transformers');
+  const tower = visionOf(model);
+  const isSiglip = isSiglipVit(tower);
+  const vision = isSiglip ? tower : requireClipVit(tower, 'export to transformers');
   return {
-    model_type: 'clip_vision_model',
+    model_type: isSiglip ? 'siglip_vision_model' : 'clip_vision_model',
     hidden_size: vision.width,
     intermediate_size: vision.width * vision.mlpRatio,
     num_hidden_layers: vision.layers,
@@ -96,13 +117,13 @@ function visionConfig(model: PretrainedSettings) {
     num_channels: 3,
     image_size: vision.imageSize,
     patch_size: vision.patchSize,
-    ...sharedConfig(usesQuickGelu(model)),
+    ...sharedConfig(usesQuickGelu(model), vitLayout(vision).layerNormEps),
     ...(model.kind === 'clip' ? { projection_dim: model.config.embedDim } : {}),
   };
 }
 
-function sharedConfig(quickGelu: boolean) {
-  return { hidden_act: quickGelu ? 'quick_gelu' : 'gelu', layer_norm_eps: LAYER_NORM_EPS, attention_dropout: 0 };
+function sharedConfig(quickGelu: boolean, eps = LAYER_NORM_EPS) {
+  return { hidden_act: quickGelu ? 'quick_gelu' : 'gelu', layer_norm_eps: eps, attention_dropout: 0 };
 }
 
 /** The content of preprocessor_config.json: shortest edge, bicubic (3), centre crop, RGB, mean and std. */
@@ -141,14 +162,26 @@ const textConfigSchema = z.object({
   max_position_embeddings: z.int().default(77),
 });
 
-const visionConfigSchema = z.object({
-  ...shared,
+const visionSizes = {
+  num_hidden_layers: shared.num_hidden_layers,
   hidden_size: z.int().positive().default(768),
   intermediate_size: z.int().positive().default(3072),
   num_attention_heads: z.int().positive().default(12),
   num_channels: z.literal(3).default(3),
   image_size: z.int().default(224),
-  patch_size: z.int().default(32),
+};
+
+const visionConfigSchema = z.object({ ...visionSizes, ...shared, patch_size: z.int().default(32) });
+
+/** SiglipVisionConfig's defaults. Its default activation, the approximation by tanh, covey has not. */
+const siglipVisionSchema = z.object({
+  model_type: z.literal('siglip_vision_model'),
+  ...visionSizes,
+  patch_size: z.int().default(16),
+  layer_norm_eps: z.number().positive().default(1e-6),
+  hidden_act: z.literal('gelu', {
+    error: ({ input }) => `must be gelu, is ${input === undefined ? 'gelu_pytorch_tanh by default' : String(input)}`,
+  }),
 });
 
 const clipSchema = z
@@ -163,10 +196,17 @@ const clipSchema = z
     message: 'both towers must have the same activation',
   });
 
-const configSchema = z.discriminatedUnion('model_type', [
-  clipSchema,
-  visionConfigSchema.extend({ model_type: z.literal('clip_vision_model') }),
-]);
+const configSchema = z.discriminatedUnion(
+  'model_type',
+  [clipSchema, visionConfigSchema.extend({ model_type: z.literal('clip_vision_model') }), siglipVisionSchema],
+  { error: ({ input }) => unknownKind(input) },
+);
+
+function unknownKind(config: unknown): string {
+  const kind = typeof config === 'object' && config !== null && 'model_type' in config ? config.model_type : undefined;
+  const whole = kind === 'siglip' ? ' (of SigLIP the image tower alone: its text tower reads in both directions)' : '';
+  return `must be clip, clip_vision_model or siglip_vision_model${whole}`;
+}
 
 const channels = z.tuple([z.number(), z.number(), z.number()]);
 const preprocessorSchema = z.object({
@@ -175,7 +215,7 @@ const preprocessorSchema = z.object({
 });
 
 /** `eps` and sizes of a file in transformers' terms. */
-function visionOfConfig(vision: z.infer<typeof visionConfigSchema>) {
+function visionOfConfig(vision: Omit<z.infer<typeof visionConfigSchema>, 'hidden_act' | 'layer_norm_eps'>) {
   return {
     imageSize: vision.image_size,
     patchSize: vision.patch_size,
@@ -187,7 +227,7 @@ function visionOfConfig(vision: z.infer<typeof visionConfigSchema>) {
 }
 
 /**
- * Reads the config of a CLIPModel or CLIPVisionModel.
+ * Reads the config of a CLIPModel, CLIPVisionModel or SiglipVisionModel.
  * @param preprocessor the text of preprocessor_config.json, where there is one
  * @throws CoveyError UNSUPPORTED for another architecture
  */
@@ -195,6 +235,16 @@ export function readHfConfig(text: string, file: string, preprocessor: string | 
   const parsed = parseConfig(configSchema, text, file);
   const { image_mean: mean, image_std: std } = parseConfig(preprocessorSchema, preprocessor ?? '{}', HF_PREPROCESSOR);
   const preprocess = { mean, std };
+  if (parsed.model_type === 'siglip_vision_model') {
+    const vision = checkedVision({
+      ...visionOfConfig(parsed),
+      pooling: 'map',
+      lnPre: false,
+      patchBias: true,
+      layerNormEps: parsed.layer_norm_eps,
+    });
+    return { kind: 'backbone', vision, quickGelu: false, preprocess };
+  }
   if (parsed.model_type === 'clip_vision_model') {
     const vision = checkedVision(visionOfConfig(parsed));
     return { kind: 'backbone', vision, quickGelu: parsed.hidden_act === 'quick_gelu', preprocess };

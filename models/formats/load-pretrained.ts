@@ -7,7 +7,7 @@ import { resolveModelConfig } from '../model-config.ts';
 import { clipVocabularySize } from '../tokenizer/clip-vocabulary.ts';
 import { loadTokenizer, type Tokenizer } from '../tokenizer/tokenizer.ts';
 import { backboneSpecs } from '../vision/backbone.ts';
-import { patchSide } from '../vision/vit-layout.ts';
+import { type PositionGrid, positionGrid } from '../vision/position-grid.ts';
 import { folderFiles, type ModelFiles } from './byte-source.ts';
 import { COVEY_CONFIG, COVEY_WEIGHTS, readCoveyConfig } from './covey-format.ts';
 import { HF_CONFIG, HF_PREPROCESSOR, HF_WEIGHTS, readHfConfig } from './hugging-face.ts';
@@ -68,8 +68,8 @@ export async function loadWeights(
     : stateDict.tensors;
   // Only where another size is asked for: a config that disagrees with its weights is an error.
   const mayResize = options.imageSize !== undefined || options.model !== undefined;
-  const side = patchSide(kind === 'clip' ? description.config.vision : description.vision);
-  const weights = plainWeights(specs, mayResize && side !== undefined ? resized(named, side) : named, file);
+  const grid = mayResize ? positionGrid(kind === 'clip' ? description.config.vision : description.vision) : undefined;
+  const weights = plainWeights(specs, grid === undefined ? named : resized(named, grid), file);
   return { description, weights };
 }
 
@@ -150,11 +150,9 @@ function withImageSize(description: ModelDescription, imageSize: number | undefi
   return { ...description, config: resolveModelConfig({ ...config, vision: { ...config.vision, imageSize } }) };
 }
 
-const POSITIONS = 'visual.positional_embedding';
-
-function resized(tensors: ReadonlyMap<string, HostTensor>, grid: number): ReadonlyMap<string, HostTensor> {
-  const positions = tensors.get(POSITIONS);
-  return positions ? new Map(tensors).set(POSITIONS, resizePositions(positions, grid)) : tensors;
+function resized(tensors: ReadonlyMap<string, HostTensor>, grid: PositionGrid): ReadonlyMap<string, HostTensor> {
+  const positions = tensors.get(grid.name);
+  return positions ? new Map(tensors).set(grid.name, resizePositions(positions, grid)) : tensors;
 }
 
 /** The tokenizer that was given, the one beside the weights, or CLIP's own. */

@@ -1,6 +1,7 @@
 import { isVit, type VisionConfig } from '../../common/config/vision-config.ts';
 import { elementCount } from '../clip/parameter-shapes.ts';
 import { newBackbone } from '../vision/backbone.ts';
+import { isSiglipVit } from '../vision/vit-layout.ts';
 import type { ExportFormat } from './export-formats.ts';
 import { type Pretrained, shapesOf, usesQuickGelu, visionOf } from './pretrained.ts';
 
@@ -40,7 +41,7 @@ export function modelCard(format: ExportFormat, model: Pretrained, facts: ModelC
     ...(facts.license === undefined ? [] : [`license: ${facts.license}`]),
     `library_name: ${LIBRARIES[format]}`,
     `pipeline_tag: ${task}`,
-    `tags: [covey, ${model.kind === 'clip' ? 'clip' : 'vit'}]`,
+    `tags: [covey, ${model.kind === 'clip' ? 'clip' : isVit(model.vision) ? 'vit' : 'resnet'}]`,
     '---',
   ];
   const sections = [
@@ -94,8 +95,8 @@ function useSection(format: ExportFormat, model: Pretrained): string {
     case 'hf':
       return code(
         'python',
-        `from transformers import ${clip ? 'CLIPModel, CLIPProcessor' : 'CLIPVisionModel, CLIPImageProcessor'}`,
-        `model = ${clip ? 'CLIPModel' : 'CLIPVisionModel'}.from_pretrained(FOLDER)`,
+        `from transformers import ${hfClass(model)}, ${clip ? 'CLIPProcessor' : 'CLIPImageProcessor'}`,
+        `model = ${hfClass(model)}.from_pretrained(FOLDER)`,
         `processor = ${clip ? 'CLIPProcessor' : 'CLIPImageProcessor'}.from_pretrained(FOLDER)`,
       );
     case 'open_clip':
@@ -106,7 +107,7 @@ function useSection(format: ExportFormat, model: Pretrained): string {
           "model, preprocess = open_clip.create_model_from_pretrained('local-dir:FOLDER')",
           "tokenizer = open_clip.get_tokenizer('local-dir:FOLDER')",
         );
-      return 'The weights have open_clip’s keys `visual.*` up to `ln_post`; open_clip makes whole models only, so load them into the image tower of a model of these sizes with `strict=False`.';
+      return 'The weights have open_clip’s keys `visual.*` up to its projection; open_clip makes whole models only, so load them into the image tower of a model of these sizes with `strict=False`.';
     case 'onnx':
       if (!clip) return '`onnx/vision_model.onnx`: `pixel_values` [batch, 3, side, side] → `pooler_output`.';
       return [
@@ -133,6 +134,11 @@ function useSection(format: ExportFormat, model: Pretrained): string {
         clip ? 'The outputs have unit length.' : 'The output is the features.',
       ].join('\n');
   }
+}
+
+function hfClass(model: Pretrained): string {
+  if (model.kind === 'clip') return 'CLIPModel';
+  return isSiglipVit(model.vision) ? 'SiglipVisionModel' : 'CLIPVisionModel';
 }
 
 function dataSection(data: readonly DatasetFacts[]): string {

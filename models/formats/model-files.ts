@@ -48,7 +48,7 @@ export function parseConfig<T>(schema: z.ZodType<T>, text: string, file: string)
   const problems = result.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`);
   throw new CoveyError(
     'UNSUPPORTED',
-    `Cannot load the model: ${file} is not a ViT CLIP that covey can run: ${problems.join('; ')}`,
+    `Cannot load the model: ${file} is not a model that covey can run: ${problems.join('; ')}`,
     { fields: { file, problems } },
   );
 }

@@ -57,6 +57,10 @@ function backboneSettings(model: PretrainedSettings) {
 }
 
 function visionSettings(tower: VisionConfig) {
+  if (tower.kind === 'modified-resnet') {
+    const { imageSize, blocks, width, headWidth } = tower;
+    return { image_size: imageSize, layers: blocks, width, head_width: headWidth, patch_size: null };
+  }
   const vision = requireClipVit(tower, 'export to open_clip');
   return {
     image_size: vision.imageSize,
@@ -87,11 +91,18 @@ const channels = z.tuple([z.number(), z.number(), z.number()]);
 /** Options whose default is what covey computes: they may be written out, and nothing else may be in them. */
 const absent = z.union([z.null(), z.literal(false), z.literal('')]).optional();
 
-const visionSettingsSchema = z.strictObject({
+const sharedVisionSettings = {
   image_size: z.int(),
-  layers: z.int(),
   width: z.int(),
   head_width: z.int().default(64),
+  timm_model_name: z
+    .union([z.null(), z.literal('')], 'towers of timm (keys visual.trunk.*) are not supported, only open_clip’s own')
+    .optional(),
+};
+
+const vitSettingsSchema = z.strictObject({
+  ...sharedVisionSettings,
+  layers: z.int(),
   mlp_ratio: z.number().default(4),
   patch_size: z.int(),
   // Only used in training.
@@ -103,8 +114,35 @@ const visionSettingsSchema = z.strictObject({
   final_ln_after_pool: absent,
   output_tokens: absent,
   pool_type: z.literal('tok').optional(),
-  timm_model_name: absent,
 });
+
+/** CLIP's ResNet: open_clip makes one where there are four numbers of layers. */
+const resnetSettingsSchema = z.strictObject({
+  ...sharedVisionSettings,
+  layers: z.tuple([z.int(), z.int(), z.int(), z.int()]),
+  patch_size: z.number().nullish(),
+});
+
+const hasFourStages = (settings: unknown) =>
+  typeof settings === 'object' && settings !== null && 'layers' in settings && Array.isArray(settings.layers);
+
+/** By the kind of tower, so that what is wrong is said of that kind alone. */
+const visionSettingsSchema = z.unknown().transform((settings, context) => {
+  const parsed = (hasFourStages(settings) ? resnetSettingsSchema : vitSettingsSchema).safeParse(settings);
+  if (parsed.success) return visionOfSettings(parsed.data);
+  for (const { path, message } of parsed.error.issues) context.addIssue({ code: 'custom', path, message });
+  return z.NEVER;
+});
+
+type VisionSettings = z.infer<typeof vitSettingsSchema> | z.infer<typeof resnetSettingsSchema>;
+
+function visionOfSettings(settings: VisionSettings): VisionConfig {
+  const { image_size: imageSize, width, head_width: headWidth } = settings;
+  if (!('mlp_ratio' in settings))
+    return { kind: 'modified-resnet', imageSize, blocks: settings.layers, width, headWidth };
+  const { patch_size: patchSize, mlp_ratio: mlpRatio } = settings;
+  return { imageSize, patchSize, width, layers: settings.layers, headWidth, mlpRatio };
+}
 
 const textSettingsSchema = z.strictObject({
   context_length: z.int().default(77),
@@ -146,20 +184,12 @@ const configSchema = z.object({
 });
 
 /**
- * Reads an open_clip_config.json with a ViT image tower and the plain text tower, or one that covey wrote for a backbone.
+ * Reads an open_clip_config.json with a ViT or CLIP's ResNet as image tower and the plain text tower, or one that covey wrote for a backbone.
  * @throws CoveyError UNSUPPORTED for another architecture
  */
 export function readOpenClipConfig(text: string, file: string): ModelDescription {
   const { model_cfg, preprocess_cfg: preprocess } = parseConfig(configSchema, text, file);
-  const { embed_dim, quick_gelu: quickGelu, init_logit_bias, vision_cfg, text_cfg } = model_cfg;
-  const vision = {
-    imageSize: vision_cfg.image_size,
-    patchSize: vision_cfg.patch_size,
-    width: vision_cfg.width,
-    layers: vision_cfg.layers,
-    headWidth: vision_cfg.head_width,
-    mlpRatio: vision_cfg.mlp_ratio,
-  };
+  const { embed_dim, quick_gelu: quickGelu, init_logit_bias, vision_cfg: vision, text_cfg } = model_cfg;
   if (!text_cfg) return { kind: 'backbone', vision: checkedVision(vision), quickGelu, preprocess };
   const config = resolveModelConfig({
     embedDim: embed_dim,

@@ -1,5 +1,6 @@
 import { CoveyError } from '../../common/errors.ts';
 import { bicubic } from '../preprocess/pil-resize.ts';
+import type { PositionGrid } from '../vision/position-grid.ts';
 import type { HostTensor } from './safetensors.ts';
 
 /** Weights by which each of `outSize` places takes from `inSize` ones, [outSize][inSize]. */
@@ -22,30 +23,38 @@ function cubicWeights(inSize: number, outSize: number): Float64Array[] {
 }
 
 /**
- * A ViT's learnt positions for another grid, as open_clip's `resize_pos_embed`: the class token's row is kept, the others are resized as
- * a picture of D channels, bicubic with antialiasing, `align_corners` False.
- * @param positions_TD row 0 of the class token, then the old grid by rows
- * @param grid side of the new one, in patches
+ * Learnt positions for another grid, as open_clip's `resize_pos_embed`: the class token's row is kept, the others are resized as a picture
+ * of D channels, bicubic with antialiasing, `align_corners` False.
+ * @param positions_TD row 0 of the class token, where there is one, then the old grid by rows
+ * @param grid the new one
  * @throws CoveyError DATA_CORRUPT where the old grid is no square
  */
-export function resizePositions(positions_TD: HostTensor, grid: number): HostTensor {
+export function resizePositions(
+  positions_TD: HostTensor,
+  { side: grid, firstTokens }: Pick<PositionGrid, 'side' | 'firstTokens'>,
+): HostTensor {
   const [rows = 0, width = 0] = positions_TD.shape;
-  const oldGrid = Math.round(Math.sqrt(rows - 1));
-  if (positions_TD.shape.length !== 2 || oldGrid < 1 || oldGrid ** 2 + 1 !== rows) {
+  const oldGrid = Math.round(Math.sqrt(rows - firstTokens));
+  if (positions_TD.shape.length !== 2 || oldGrid < 1 || oldGrid ** 2 + firstTokens !== rows) {
     throw new CoveyError(
       'DATA_CORRUPT',
-      `Cannot resize the positions: [${positions_TD.shape}] is not a class token and a square grid`,
+      `Cannot resize the positions: [${positions_TD.shape}] is not ${firstTokens === 1 ? 'a class token and ' : ''}a square grid`,
       { fields: { shape: positions_TD.shape } },
     );
   }
   if (oldGrid === grid) return positions_TD;
   const weights = cubicWeights(oldGrid, grid);
-  const across = resizeAxis(Float64Array.from(positions_TD.values.subarray(width)), oldGrid, weights, width);
+  const across = resizeAxis(
+    Float64Array.from(positions_TD.values.subarray(firstTokens * width)),
+    oldGrid,
+    weights,
+    width,
+  );
   const both = resizeAxis(across, 1, weights, grid * width);
-  const values = new Float32Array((grid ** 2 + 1) * width);
-  values.set(positions_TD.values.subarray(0, width));
-  values.set(both, width);
-  return { shape: [grid ** 2 + 1, width], values };
+  const values = new Float32Array((grid ** 2 + firstTokens) * width);
+  values.set(positions_TD.values.subarray(0, firstTokens * width));
+  values.set(both, firstTokens * width);
+  return { shape: [grid ** 2 + firstTokens, width], values };
 }
 
 /** [outer, inSize, inner] → [outer, outSize, inner]. */

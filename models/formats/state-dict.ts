@@ -4,7 +4,7 @@ import { type HostTensor, readSafetensorsFrom } from './safetensors.ts';
 import { readTorchArchive } from './torch-archive.ts';
 
 /** Buffers and facts that others keep among the weights; the config says the same. */
-const IGNORED = /(^|\.)(position_ids|attn_mask|input_resolution|context_length|vocab_size)$/;
+const IGNORED = /(^|\.)(position_ids|attn_mask|input_resolution|context_length|vocab_size|num_batches_tracked)$/;
 /** What data-parallel wrappers and compilers put before every key. */
 const WRAPPERS = /^(module\.|_orig_mod\.)+/;
 

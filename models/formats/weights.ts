@@ -89,3 +89,10 @@ export function transposed({ shape, values }: HostTensor): HostTensor {
   for (let r = 0; r < rows; r++) for (let c = 0; c < columns; c++) out[c * rows + r] = values[r * columns + c]!;
   return { shape: [columns, rows], values: out };
 }
+
+/** Rows `begin` to `end` of the first axis, without copying. */
+export function rowsOf({ shape, values }: HostTensor, begin: number, end: number): HostTensor {
+  const [rows = 1, ...rest] = shape;
+  const size = values.length / rows;
+  return { shape: [end - begin, ...rest], values: values.subarray(begin * size, end * size) };
+}

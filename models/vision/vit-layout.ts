@@ -31,14 +31,20 @@ export function patchCount({ imageSize, patchSize }: Pick<VitConfig, 'imageSize'
   return (imageSize / patchSize) ** 2;
 }
 
-/** Patches per side of a ViT; undefined for other towers, which have no positions to be resized. */
-export function patchSide(vision: VisionConfig): number | undefined {
-  return isVit(vision) ? vision.imageSize / vision.patchSize : undefined;
-}
-
 /** Tokens of a whole picture. */
 export function tokenCount(layout: VitLayout): number {
   return patchCount(layout) + (layout.classToken ? 1 : 0);
+}
+
+/** What a tower computes with its weights, defaults said: without what only its first weights and its training depend on. */
+export function computedTower(vision: VisionConfig): Readonly<Record<string, unknown>> {
+  const {
+    init: _,
+    batchNorm: __,
+    zeroInitResidual: ___,
+    ...rest
+  }: Record<string, unknown> = isVit(vision) ? vitLayout(vision) : vision;
+  return rest;
 }
 
 /**
@@ -53,12 +59,20 @@ export function requireClipVit(vision: VisionConfig, purpose: string): VitConfig
 
 /** In what a tower differs from CLIP's own ViT, or undefined. */
 export function clipVitMisfit(vision: VisionConfig): string | undefined {
+  const different = differences(vision, CLIP_LAYOUT);
+  return different === undefined ? undefined : `only CLIP's own ViT is known there: ${different}`;
+}
+
+/** A ViT in the layout of SigLIP's: attention pool, no class token, no norm before the blocks. */
+export function isSiglipVit(vision: VisionConfig): vision is VitConfig {
+  return differences(vision, SIGLIP_LAYOUT) === undefined;
+}
+
+function differences(vision: VisionConfig, layout: Readonly<Record<string, unknown>>): string | undefined {
   const different = isVit(vision)
-    ? Object.entries(vitLayout(vision)).filter(([key, value]) => key in CLIP_LAYOUT && CLIP_LAYOUT[key] !== value)
+    ? Object.entries(vitLayout(vision)).filter(([key, value]) => key in layout && layout[key] !== value)
     : [['kind', vision.kind]];
-  if (different.length === 0) return undefined;
-  const seen = different.map(([key, value]) => `vision.${key} is ${value}`).join(', ');
-  return `only CLIP's own ViT is known there: ${seen}`;
+  return different.length === 0 ? undefined : different.map(([key, value]) => `vision.${key} is ${value}`).join(', ');
 }
 
 const CLIP_LAYOUT: Readonly<Record<string, unknown>> = {
@@ -68,4 +82,12 @@ const CLIP_LAYOUT: Readonly<Record<string, unknown>> = {
   patchBias: false,
   positions: 'learnt',
   layerNormEps: 1e-5,
+};
+
+const SIGLIP_LAYOUT: Readonly<Record<string, unknown>> = {
+  pooling: 'map',
+  classToken: false,
+  lnPre: false,
+  patchBias: true,
+  positions: 'learnt',
 };

@@ -97,11 +97,13 @@ describe('positions', () => {
     expect(cases).toHaveLength(5);
     for (const { grid, positions, resized } of cases) {
       const given = { shape: [positions.length / 3, 3], values: Float32Array.from(positions) };
-      const found = resizePositions(given, grid);
+      const found = resizePositions(given, { side: grid, firstTokens: 1 });
       expect(found.shape).toEqual([grid ** 2 + 1, 3]);
       expect(found.values.slice(0, 3)).toEqual(given.values.slice(0, 3));
       const worst = Math.max(...resized.map((value, i) => Math.abs(value - found.values[i]!)));
       expect(worst).toBeLessThan(2e-6);
+      const places = { shape: [given.shape[0]! - 1, 3], values: given.values.subarray(3) };
+      expect(resizePositions(places, { side: grid, firstTokens: 0 }).values).toEqual(found.values.slice(3));
     }
   });
 
@@ -110,12 +112,14 @@ describe('positions', () => {
     expect(larger.config.vision.imageSize).toBe(24);
     const name = 'visual.positional_embedding';
     const own = { shape: [17, 32], values: weights.get(name)! };
-    expect(larger.weights.get(name)).toEqual(resizePositions(own, 6).values);
+    expect(larger.weights.get(name)).toEqual(resizePositions(own, { side: 6, firstTokens: 1 }).values);
     for (const [key, values] of weights) if (key !== name) expect(larger.weights.get(key)).toEqual(values);
   });
 
   it('that are no square grid are refused', () => {
-    expect(() => resizePositions({ shape: [7, 2], values: new Float32Array(14) }, 3)).toThrow(/not a class token/);
+    const odd = { shape: [7, 2], values: new Float32Array(14) };
+    expect(() => resizePositions(odd, { side: 3, firstTokens: 1 })).toThrow(/not a class token/);
+    expect(() => resizePositions(odd, { side: 3, firstTokens: 0 })).toThrow(/is not a square grid/);
   });
 });
 
@@ -161,7 +165,7 @@ describe('a bare file of weights', () => {
     expect((await load(openAi, { tokenizerJson })).config).toEqual({ ...config, quickGelu: true });
   });
 
-  it('with a convolutional tower, a missing key or a foreign key is refused by name', async () => {
+  it('with a tower of torchvision or timm, a missing key or a foreign key is refused by name', async () => {
     const missing = shaped();
     missing.delete('ln_final.bias');
     missing.set('visual.extra', { shape: [1], values: new Float32Array(1) });
@@ -169,11 +173,14 @@ describe('a bare file of weights', () => {
     await expect(load(file, { model: smallConfig, tokenizerJson })).rejects.toThrow(
       /ln_final.bias is missing; visual.extra is not the model's/,
     );
-    const resnet = await write(
-      'resnet.safetensors',
-      writeSafetensors(new Map([['visual.layer1.0.conv1.weight', { shape: [1], values: new Float32Array(1) }]])),
-    );
-    await expect(load(resnet, { quickGelu: true })).rejects.toMatchObject({ code: 'UNSUPPORTED' });
+    for (const [key, message] of [
+      ['visual.layer1.0.conv1.weight', /a ResNet without attention pool/],
+      ['visual.trunk.patch_embed.proj.weight', /timm \(keys visual.trunk/],
+    ] as const) {
+      const one = new Map([[key, { shape: [1], values: new Float32Array(1) }]]);
+      const other = await write('other.safetensors', writeSafetensors(one));
+      await expect(load(other, { quickGelu: true })).rejects.toThrow(message);
+    }
   });
 
   it('without CLIP’s vocabulary needs a tokenizer', async () => {

@@ -7,6 +7,7 @@ import { loadWeights } from '../../models/formats/load-pretrained.ts';
 import type { ModelDescription } from '../../models/formats/model-description.ts';
 import { assignAll } from '../../models/named-variables.ts';
 import { backboneSpecs } from '../../models/vision/backbone.ts';
+import { computedTower } from '../../models/vision/vit-layout.ts';
 import type { TrainedModel } from '../objectives/objective.ts';
 import { objectiveInputs, trainsBothTowers } from '../objectives/objective-inputs.ts';
 
@@ -76,13 +77,13 @@ function checkAgreement(
   const both = captions && description.kind === 'clip';
   const found = new Map([
     ...facts({ quickGelu: theirs.quickGelu }, ''),
-    ...facts(theirs.vision, 'vision.'),
+    ...facts(computedTower(theirs.vision), 'vision.'),
     ...(both ? facts({ embedDim: description.config.embedDim }, '') : []),
     ...(both ? facts(description.config.text, 'text.') : []),
   ]);
   const wanted = new Map([
     ...facts({ quickGelu: model.quickGelu }, ''),
-    ...facts(model.vision, 'vision.'),
+    ...facts(computedTower(model.vision), 'vision.'),
     ...(both ? facts({ embedDim: model.embedDim }, '') : []),
     ...(both ? facts(model.text, 'text.') : []),
   ]);

@@ -1,5 +1,6 @@
 import type { HostTensor } from '../safetensors.ts';
-import { type GraphWriter, rowsOf, type TensorLookup } from './graph-writer.ts';
+import { rowsOf } from '../weights.ts';
+import type { GraphWriter, TensorLookup } from './graph-writer.ts';
 import { writeLayerNorm, writeLinear } from './transformer-graph.ts';
 
 export interface PoolShape {

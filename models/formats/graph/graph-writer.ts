@@ -68,10 +68,3 @@ export interface GraphWriter<V> {
 
 /** A tower's weights by open_clip key. */
 export type TensorLookup = (name: string) => HostTensor;
-
-/** Rows `begin` to `end` of the first axis, without copying. */
-export function rowsOf({ shape, values }: HostTensor, begin: number, end: number): HostTensor {
-  const [rows = 1, ...rest] = shape;
-  const size = values.length / rows;
-  return { shape: [end - begin, ...rest], values: values.subarray(begin * size, end * size) };
-}

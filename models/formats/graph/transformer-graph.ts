@@ -1,4 +1,5 @@
-import { type Dimension, type GraphWriter, rowsOf, type TensorLookup } from './graph-writer.ts';
+import { rowsOf } from '../weights.ts';
+import type { Dimension, GraphWriter, TensorLookup } from './graph-writer.ts';
 
 export interface BlocksOptions<V> {
   /** Key prefix up to the block number. */
