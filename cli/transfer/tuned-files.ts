@@ -1,8 +1,8 @@
 import path from 'node:path';
 import { writeTogether } from '../../common/whole-file.ts';
 import { exportCovey } from '../../models/formats/covey-format.ts';
+import { misfit } from '../../models/formats/export-formats.ts';
 import { exportOpenClip } from '../../models/formats/open-clip.ts';
-import { clipVitMisfit } from '../../models/vision/vit-layout.ts';
 import { adapterFileOf, writeAdapterFile } from '../../transfer/adapters/adapter-file.ts';
 import type { Backbone } from '../../transfer/backbone.ts';
 import { writeHeadFile } from '../../transfer/head-file.ts';
@@ -42,7 +42,7 @@ export async function exportBackbone(folder: string, backbone: Backbone): Promis
   const { vision, quickGelu, mean, std } = backbone;
   const weights = new Map([...backbone.weights].map(([name, { values }]) => [name, values]));
   const model = { kind: 'backbone', vision, quickGelu, weights, preprocess: { mean, std } } as const;
-  const write = clipVitMisfit(vision) === undefined ? exportOpenClip : exportCovey;
+  const write = misfit('open_clip', model) === undefined ? exportOpenClip : exportCovey;
   return writeTogether(folder, (staging) => write(staging, model));
 }
 

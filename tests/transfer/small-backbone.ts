@@ -35,7 +35,7 @@ export function smallResnet(): Backbone {
   return backboneOf(tensors, { vision: SMALL_RESNET, ...facts });
 }
 
-export function randomPixels(count: number, side = SMALL_VISION.imageSize, seed = 1): Tensor4D {
+export function randomPixels(count: number, side: number = SMALL_VISION.imageSize, seed = 1): Tensor4D {
   const stream = new RandomStream(seed, 'pixels');
   const values = Float32Array.from({ length: count * side * side * 3 }, () => stream.normal(0, 1));
   return tf.tensor4d(values, [count, side, side, 3]);
