@@ -23,6 +23,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<AddCommand>>> = {
   embed: async () => (await import('./commands/embed.ts')).addEmbedCommand,
   probe: async () => (await import('./commands/probe.ts')).addProbeCommand,
   finetune: async () => (await import('./commands/finetune.ts')).addFinetuneCommand,
+  adapt: async () => (await import('./commands/adapt.ts')).addAdaptCommand,
   adapter: async () => (await import('./commands/adapter.ts')).addAdapterCommand,
   export: async () => (await import('./commands/export.ts')).addExportCommand,
   'verify-export': async () => (await import('./commands/verify-export.ts')).addVerifyExportCommand,

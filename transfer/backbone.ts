@@ -6,16 +6,15 @@ import type { ObjectStore } from '../common/objectstore/object-store.ts';
 import { initialValues } from '../models/clip/initial-values.ts';
 import { checkedVision } from '../models/formats/model-description.ts';
 import { resizePositions } from '../models/formats/position-resize.ts';
-import { type Pretrained, backboneOf as towerOf } from '../models/formats/pretrained.ts';
+import { type Pretrained, shapesOf, backboneOf as towerOf } from '../models/formats/pretrained.ts';
 import type { HostTensor } from '../models/formats/safetensors.ts';
+import { shapedWeights } from '../models/formats/weights.ts';
 import { resolveModelConfig } from '../models/model-config.ts';
 import { elementCount } from '../models/parameter-spec.ts';
 import { backboneSpecs, newBackbone } from '../models/vision/backbone.ts';
 import { positionGrid } from '../models/vision/position-grid.ts';
 import type { CheckpointManifest, WeightKind } from '../worker/checkpoint/checkpoint-format.ts';
 import { readBuffers, readWeights } from '../worker/checkpoint/read-checkpoint.ts';
-
-export const PROJECTION = 'visual.proj';
 
 /** An image tower with its weights: what transfer starts from. Holds no tensors of an engine. */
 export interface Backbone {
@@ -25,12 +24,19 @@ export interface Backbone {
   readonly std: readonly [number, number, number];
   /** By open_clip's keys (`visual.…`), without the projection to a space shared with texts. */
   readonly weights: ReadonlyMap<string, HostTensor>;
-  /** `visual.proj`, [width, embedDim], where the backbone was trained with texts: the way to the space it shares with them. */
-  readonly projection?: HostTensor | undefined;
+  /** Where the backbone was trained with texts: the way to the space it shares with them. */
+  readonly projection?: Projection | undefined;
   /** Where it is from, in words for reports: run, step, objective. */
   readonly origin: string;
   /** 16 hex digits over names, shapes and bits: an adapter fits one backbone alone. */
   readonly digest: string;
+}
+
+/** `visual.proj`, or of CLIP's ResNet `visual.attnpool.c_proj.*`. */
+export interface Projection {
+  /** Width of the shared space. */
+  readonly embedDim: number;
+  readonly tensors: ReadonlyMap<string, HostTensor>;
 }
 
 export interface CheckpointSource {
@@ -74,22 +80,38 @@ export function backboneOf(
       { fields: { problems } },
     );
   }
-  const projection = tensors.get(PROJECTION);
+  const projection = projectionAmong(tensors, facts.vision);
   return { ...facts, weights, digest: digestOf(weights), ...(projection === undefined ? {} : { projection }) };
+}
+
+/** Keys of the projection, in the order of parameters. */
+function projectionNames(vision: VisionConfig): string[] {
+  const tower = newBackbone(vision);
+  const own = new Set(tower.parameterSpecs().map(({ name }) => name));
+  return tower
+    .parameterSpecs(1)
+    .map(({ name }) => name)
+    .filter((name) => !own.has(name));
+}
+
+function projectionAmong(tensors: ReadonlyMap<string, HostTensor>, vision: VisionConfig): Projection | undefined {
+  const found = projectionNames(vision).map((name) => [name, tensors.get(name)] as const);
+  const present = found.flatMap(([name, tensor]) => (tensor === undefined ? [] : [[name, tensor] as const]));
+  const matrix = present[0]?.[1];
+  if (matrix === undefined || present.length < found.length) return undefined;
+  return { embedDim: matrix.values.length / newBackbone(vision).featureWidth, tensors: new Map(present) };
 }
 
 /** The image tower of a model that was loaded from files. */
 export function pretrainedBackbone(model: Pretrained, origin: string): Backbone {
   const { vision, quickGelu, preprocess } = towerOf(model);
-  const proj = model.weights.get(PROJECTION);
-  const tensors = new Map<string, HostTensor>(
-    [...model.weights].map(([name, values]) => [name, { shape: [values.length], values }]),
-  );
-  if (proj !== undefined) {
-    const features = newBackbone(vision).featureWidth;
-    tensors.set(PROJECTION, { shape: [features, proj.length / features], values: proj });
-  }
-  return backboneOf(tensors, { vision, quickGelu, mean: preprocess.mean, std: preprocess.std, origin });
+  return backboneOf(shapedWeights(shapesOf(model), model.weights), {
+    vision,
+    quickGelu,
+    mean: preprocess.mean,
+    std: preprocess.std,
+    origin,
+  });
 }
 
 /**
@@ -102,7 +124,7 @@ export function atImageSize(backbone: Backbone, imageSize: number): Backbone {
   const weights = new Map(backbone.weights);
   const grid = positionGrid(vision);
   if (grid !== undefined) weights.set(grid.name, resizePositions(weights.get(grid.name)!, grid));
-  if (backbone.projection !== undefined) weights.set(PROJECTION, backbone.projection);
+  for (const [name, tensor] of backbone.projection?.tensors ?? []) weights.set(name, tensor);
   const origin = `${backbone.origin}, for pictures of ${imageSize} pixels`;
   return backboneOf(weights, { ...backbone, vision, origin });
 }

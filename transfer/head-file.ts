@@ -8,7 +8,7 @@ export interface HeadFile {
   /** What it reads; see NetworkOptions. */
   readonly space: 'features' | 'embedding';
   readonly backbone: Backbone;
-  /** `head.weight` [K,F], `head.bias` [K]; of the space `embedding` also `visual.proj`. */
+  /** `head.weight` [K,F], `head.bias` [K]; of the space `embedding` also the projection. */
   readonly tensors: ReadonlyMap<string, HostTensor>;
 }
 

@@ -12,7 +12,14 @@ import {
 import type { ParameterLookup } from '../models/clip/transformer.ts';
 import type { HostTensor } from '../models/formats/safetensors.ts';
 import type { LinearClassifier } from '../models/linear/logistic-regression.ts';
-import { assignAll, makeVariables, type NamedVariable, readAll } from '../models/named-variables.ts';
+import {
+  assignAll,
+  disposeOwn,
+  makeVariables,
+  type NamedVariable,
+  readAll,
+  type SharedVariables,
+} from '../models/named-variables.ts';
 import type { ParameterSpec } from '../models/parameter-spec.ts';
 import {
   checkedPixels,
@@ -23,7 +30,7 @@ import {
 import { BatchStatistics } from '../models/vision/batch-statistics.ts';
 import type { Adapter, AdapterOptions } from './adapters/adapter.ts';
 import { newAdapter } from './adapters/new-adapter.ts';
-import { type Backbone, PROJECTION, withWeights } from './backbone.ts';
+import { type Backbone, type Projection, withWeights } from './backbone.ts';
 import { headTensors } from './head-file.ts';
 
 export interface NetworkOptions {
@@ -37,6 +44,8 @@ export interface NetworkOptions {
   readonly adapter?: AdapterOptions;
   /** Of the head's and the adapter's first values. */
   readonly seed: number;
+  /** Of another network on the same backbone, which keeps and disposes them: see `shared`. Default none. */
+  readonly beside?: SharedVariables | undefined;
   /** Activations of the tower; weights, features and logits are float32 always. */
   readonly precision: Precision;
 }
@@ -66,6 +75,7 @@ export class TransferNetwork {
   readonly buffers: readonly NamedVariable[];
   /** Of the batch norms, where there are any: see `ForwardOptions`. */
   readonly statistics: BatchStatistics;
+  readonly #beside: SharedVariables | undefined;
   readonly #tower: ImageTower;
   readonly #context: Omit<TowerContext, 'normalise'>;
 
@@ -76,20 +86,28 @@ export class TransferNetwork {
     this.space = options.space ?? 'features';
     const projection = this.space === 'embedding' ? projectionOf(source) : undefined;
     this.#tower = newBackbone(source.vision);
-    this.featureWidth = projection?.shape[1] ?? this.#tower.featureWidth;
+    this.featureWidth = projection?.embedDim ?? this.#tower.featureWidth;
     const backbone = this.#tower.parameterSpecs();
     this.adapter = options.adapter === undefined ? undefined : newAdapter(options.adapter, backbone);
     const own = [...(this.adapter?.specs ?? []), ...headSpecs(classes, this.featureWidth)];
     const scope = `transfer-${instances++}`;
+    const { beside } = options;
+    this.#beside = beside;
     const trainable = true;
-    const shared = projection === undefined ? [] : [{ name: PROJECTION, shape: projection.shape, initial: ZEROS }];
-    const tower = makeVariables([...backbone, ...shared], { seed, init: 'zeros', trainable, scope });
+    const shared = [...(projection?.tensors ?? [])].map(([name, { shape }]) => ({ name, shape, initial: ZEROS }));
+    const tower = makeVariables([...backbone, ...shared], { seed, init: 'zeros', trainable, scope, shared: beside });
     this.parameters = [...tower, ...makeVariables(own, { seed, init: 'random', trainable, scope })];
-    this.buffers = makeVariables(this.#tower.bufferSpecs(), { seed, init: 'zeros', trainable: false, scope });
+    this.buffers = makeVariables(this.#tower.bufferSpecs(), {
+      seed,
+      init: 'zeros',
+      trainable: false,
+      scope,
+      shared: beside,
+    });
     this.#byName = new Map([...this.parameters, ...this.buffers].map((one) => [one.name, one]));
-    const given = new Map([...source.weights].map(([name, { values }]) => [name, values]));
-    if (projection !== undefined) given.set(PROJECTION, projection.values);
-    assignAll([...tower, ...this.buffers], given);
+    const filled = [...tower, ...this.buffers].filter(({ name }) => beside?.has(name) !== true);
+    const given = (name: string) => (source.weights.get(name) ?? projection?.tensors.get(name))!.values;
+    assignAll(filled, new Map(filled.map(({ name }) => [name, given(name)])));
     this.statistics = new BatchStatistics(this.buffers, scope);
     const after = this.adapter?.after?.bind(this.adapter);
     this.#context = {
@@ -109,7 +127,7 @@ export class TransferNetwork {
         const normalise = this.statistics.layer(this.#weight, { training });
         const features_BF = this.#tower.features(pixels, { ...this.#context, normalise });
         if (this.space === 'features') return features_BF;
-        return l2Normalize(tf.matMul(features_BF, this.#own<Tensor2D>(PROJECTION))) as Tensor2D;
+        return l2Normalize(this.#tower.project(features_BF, this.#own)) as Tensor2D;
       }),
     );
   }
@@ -139,6 +157,12 @@ export class TransferNetwork {
     return new Map([...readAll(some)].map(([name, values]) => [name, { shape: shapes.get(name)!, values }]));
   }
 
+  /** What the head consists of: of one that reads embeddings the projection as well. */
+  readHead(): Map<string, HostTensor> {
+    const projected = this.space === 'embedding' ? this.source.projection?.tensors : undefined;
+    return this.read((name) => name.startsWith('head.') || projected?.has(name) === true);
+  }
+
   /** Replaces the parameters and buffers that are given. @throws CoveyError INVALID_ARGUMENT naming what does not fit; nothing is changed then */
   write(tensors: ReadonlyMap<string, HostTensor>): void {
     const known = [...this.parameters, ...this.buffers].filter(({ name }) => tensors.has(name));
@@ -163,13 +187,24 @@ export class TransferNetwork {
       ) as unknown as Float32Array;
       weights.set(name, { shape, values });
     }
-    if (this.space === 'embedding') weights.set(PROJECTION, this.read((name) => name === PROJECTION).get(PROJECTION)!);
-    else if (this.source.projection !== undefined) weights.set(PROJECTION, this.source.projection);
+    for (const [name, tensor] of this.#projection) weights.set(name, tensor);
     return withWeights(this.source, weights, origin);
   }
 
+  /** As it was trained here, or as the backbone has it. */
+  get #projection(): ReadonlyMap<string, HostTensor> {
+    const theirs = this.source.projection?.tensors ?? new Map<string, HostTensor>();
+    return this.space === 'embedding' ? this.read((name) => theirs.has(name)) : theirs;
+  }
+
+  /** Variables of the backbone for a network beside this one, but for those that it has values of its own for. */
+  shared(except: ReadonlySet<string>): SharedVariables {
+    const all = [...this.parameters, ...this.buffers].filter(({ name }) => name.startsWith('visual.'));
+    return new Map(all.flatMap((one) => (except.has(one.name) ? [] : [[one.name, one] as const])));
+  }
+
   dispose(): void {
-    for (const { variable } of [...this.parameters, ...this.buffers]) variable.dispose();
+    disposeOwn([...this.parameters, ...this.buffers], this.#beside);
     this.statistics.dispose();
   }
 
@@ -188,11 +223,11 @@ export class TransferNetwork {
 
 const ZEROS = { kind: 'constant', value: 0 } as const;
 
-function projectionOf({ projection, origin }: Backbone): HostTensor {
+function projectionOf({ projection, origin }: Backbone): Projection {
   if (projection !== undefined) return projection;
   throw new CoveyError(
     'UNSUPPORTED',
-    `Cannot use the embeddings of ${origin}: it was not trained with texts and has no ${PROJECTION}; use its features`,
+    `Cannot use the embeddings of ${origin}: it was not trained with texts and has no projection to a space shared with them; use its features`,
   );
 }
 

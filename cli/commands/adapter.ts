@@ -6,6 +6,7 @@ import type { AdapterFile } from '../../transfer/adapters/adapter-file.ts';
 import type { CommandContext } from '../context.ts';
 import { EXIT } from '../exit-codes.ts';
 import { formatBytes } from '../format.ts';
+import { repeated } from '../option-values.ts';
 import { runCommand } from '../run-command.ts';
 import {
   addBackboneOptions,
@@ -13,7 +14,11 @@ import {
   type BackboneOptions,
   openBackbone,
 } from '../transfer/backbone-options.ts';
+import type { AdapterEvalOptions } from '../transfer/evaluate-adapters.ts';
 import { addComputeOptions, type ComputeOptions, TransferSession } from '../transfer/session.ts';
+import { adapterInWords, percent } from '../transfer/task-report.ts';
+
+interface EvalOptions extends BackboneOptions, ComputeOptions, AdapterEvalOptions {}
 
 interface MergeOptions extends BackboneOptions, ComputeOptions {
   readonly adapter: string;
@@ -27,11 +32,50 @@ export function addAdapterCommand(program: Command): void {
     .description('list adapters: what they are, for which backbone and classes')
     .argument('<place...>', 'files, or folders to search')
     .action(runCommand<object>((context, places) => list(context, places)));
+  const evaluate = adapter
+    .command('eval')
+    .description('classify pictures by several adapters beside one backbone, which is in memory once')
+    .argument('<backbone>', BACKBONE_ARGUMENT)
+    .requiredOption('--adapter <file>', 'an adapter; once for each task', repeated)
+    .requiredOption(
+      '--data <manifest>',
+      'URL of the manifest of labelled pictures: one for all adapters, or one for each in their order',
+      repeated,
+    )
+    .option(
+      '--label-key <key>',
+      'key of the samples’ meta that is the label: one for all, or one for each (default: their label)',
+      repeated,
+    );
+  addComputeOptions(addBackboneOptions(evaluate)).action(
+    runCommand<EvalOptions>(async (context, [source = ''], options) => {
+      const { evaluateAdapters } = await import('../transfer/evaluate-adapters.ts');
+      const result = await TransferSession.run(context, options, async (session) => {
+        const { backbone } = await openBackbone(context, source, options);
+        return evaluateAdapters(session, backbone, options);
+      });
+      const rows = result.tasks.map((task) => [
+        task.adapter,
+        task.kind,
+        task.classes,
+        task.pictures,
+        percent(task.accuracy),
+        percent(task.classAccuracy),
+      ]);
+      const { output } = context;
+      output.result(
+        result,
+        [
+          output.table(['adapter', 'kind', 'classes', 'pictures', 'accuracy', 'mean over classes'], rows),
+          `backbone ${result.backbone}: ${result.sharedParameters} numbers once, ${result.taskParameters} of the tasks’ own`,
+        ].join('\n'),
+      );
+      return EXIT.ok;
+    }),
+  );
   const merge = adapter
     .command('merge')
-    .description(
-      'fold an adapter into the backbone’s weights (lora, conv) and write them as open_clip files with a head',
-    )
+    .description('fold an adapter into the backbone’s weights (lora, conv) and write them with a head')
     .argument('<backbone>', BACKBONE_ARGUMENT)
     .requiredOption('--adapter <file>', 'the adapter')
     .requiredOption('-o, --out <folder>', 'folder to write');
@@ -85,39 +129,26 @@ async function list({ output }: CommandContext, places: readonly string[]) {
 }
 
 function described({ options, classes, backbone, tensors }: AdapterFile) {
-  const kind =
-    options.kind === 'lora'
-      ? `lora, rank ${options.rank}`
-      : options.kind === 'bottleneck'
-        ? `bottleneck, width ${options.width}`
-        : `conv, ${options.placement}`;
+  const kind = adapterInWords(options);
   const parameters = [...tensors.values()].reduce((sum, { values }) => sum + values.length, 0);
   return { kind, parameters, classes: classes.length, backbone: `${backbone.origin} (${backbone.digest})` };
 }
 
 async function mergeAdapter(session: TransferSession, source: string, options: MergeOptions) {
-  const { expectBackbone, putAdapter, readAdapterFile } = await import('../../transfer/adapters/adapter-file.ts');
+  const { adaptedNetwork, readAdapterFile } = await import('../../transfer/adapters/adapter-file.ts');
   const { writeHeadFile } = await import('../../transfer/head-file.ts');
-  const { TransferNetwork } = await import('../../transfer/network.ts');
   const { exportBackbone } = await import('../transfer/tuned-files.ts');
   const file = await readAdapterFile(options.adapter);
   const { backbone } = await openBackbone(session.context, source, options);
-  expectBackbone(file, backbone);
-  const network = session.own(
-    new TransferNetwork(backbone, {
-      classes: file.classes.length,
-      space: file.tensors.has('visual.proj') ? 'embedding' : 'features',
-      adapter: file.options,
-      seed: 0,
-      precision: 'fp32',
-    }),
-    (one) => one.dispose(),
-  );
-  putAdapter(network, file);
+  const network = session.own(adaptedNetwork(file, backbone), (one) => one.dispose());
   const merged = network.mergedBackbone(`${backbone.origin} with ${path.basename(options.adapter)}`);
   const files = await exportBackbone(options.out, merged);
   const head = path.join(options.out, 'head.safetensors');
-  const tensors = network.read((name) => name.startsWith('head.') || name === 'visual.proj');
-  await writeHeadFile(head, { classes: file.classes, space: network.space, backbone: merged, tensors });
+  await writeHeadFile(head, {
+    classes: file.classes,
+    space: network.space,
+    backbone: merged,
+    tensors: network.readHead(),
+  });
   return { kind: file.options.kind, classes: file.classes.length, backbone: backbone.origin, files: [...files, head] };
 }

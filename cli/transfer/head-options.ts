@@ -10,8 +10,12 @@ export interface HeadOptions {
 }
 
 export function addHeadOptions(command: Command): Command {
+  return addHeadStart(command.option('--from-scratch', 'random weights instead of the backbone’s, to compare with'));
+}
+
+/** The same for a command that needs the backbone's weights. */
+export function addHeadStart(command: Command): Command {
   return command
-    .option('--from-scratch', 'random weights instead of the backbone’s, to compare with')
     .addOption(
       new Option('--head <init>', 'the new head starts random, as a linear probe, or as the text tower’s class weights')
         .choices(['random', 'probe', 'zeroshot'])

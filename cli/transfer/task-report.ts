@@ -1,11 +1,23 @@
 import { html } from 'hono/html';
 import type { L2Trial } from '../../models/linear/l2-sweep.ts';
+import type { AdapterOptions } from '../../transfer/adapters/adapter.ts';
 import type { Evaluation } from '../../transfer/tune/evaluate.ts';
 import type { TuneRecord } from '../../transfer/tune/tune.ts';
 import type { WisePoint } from '../../transfer/tune/wise-ft.ts';
 import { type Html, lineChart } from '../report/line-chart.ts';
 
 export const percent = (share: number) => (Number.isFinite(share) ? `${(100 * share).toFixed(1)} %` : '–');
+
+export function adapterInWords(options: AdapterOptions): string {
+  switch (options.kind) {
+    case 'lora':
+      return `lora, rank ${options.rank}`;
+    case 'bottleneck':
+      return `bottleneck, width ${options.width}`;
+    case 'conv':
+      return `conv, ${options.placement}`;
+  }
+}
 
 /** Recall of every class, and what it is taken for most. */
 export function classSection({ confusion }: Evaluation, classes: readonly string[], judgedOn: string): Html {

@@ -7,7 +7,7 @@ import { realNumber } from './session.ts';
 
 /** Options that say how a network is fine-tuned. */
 export interface TuneOptions {
-  readonly adapter?: 'lora' | 'bottleneck' | 'conv-series' | 'conv-parallel';
+  readonly adapter?: AdapterName;
   readonly rank: number;
   readonly width: number;
   readonly headOnly?: boolean;
@@ -18,8 +18,8 @@ export interface TuneOptions {
   readonly schedule: 'cosine' | 'dann';
   readonly optimizer: 'adamw' | 'sgd';
   readonly weightDecay: number;
-  readonly backboneLr: number;
-  readonly layerDecay: number;
+  readonly backboneLr?: number;
+  readonly layerDecay?: number;
   readonly unlockedGroups?: number;
   readonly headSteps: number;
   readonly labelSmoothing: number;
@@ -33,22 +33,40 @@ export interface TuneOptions {
   readonly seed: number;
 }
 
+const ADAPTERS = ['lora', 'bottleneck', 'conv-series', 'conv-parallel'] as const;
+type AdapterName = (typeof ADAPTERS)[number];
+
+/** Options of every command that fine-tunes; what adapters are trained with is not among the backbone's. */
 export function addTuneOptions(command: Command): Command {
-  return command
-    .addOption(
-      new Option('--adapter <kind>', 'train an adapter, and leave the backbone as it is').choices([
-        'lora',
-        'bottleneck',
-        'conv-series',
-        'conv-parallel',
-      ]),
-    )
-    .option('--rank <n>', 'lora: rank of the updates', wholeNumber(1), 8)
-    .option('--width <n>', 'bottleneck: width', wholeNumber(1), 16)
+  const kind = new Option('--adapter <kind>', 'train an adapter, and leave the backbone as it is').choices(ADAPTERS);
+  const adapted = addAdapterSizes(command.addOption(kind))
     .option('--head-only', 'train the head alone')
+    .option('--backbone-lr <factor>', 'of the backbone, relative to --lr', realNumber(0), 0.1)
+    .option('--layer-decay <factor>', 'learning rate × this per layer below the head', realNumber(0, 1), 1)
+    .option('--unlocked-groups <n>', 'train only the last so many groups of the backbone', wholeNumber(0));
+  return addStepOptions(adapted, { lr: 1e-3 });
+}
+
+/** The same for a command that trains adapters and nothing else. They start from nothing, so they take a higher rate. */
+export function addAdaptOptions(command: Command): Command {
+  const kind = new Option(
+    '--adapter <kind>',
+    'bottleneck and lora: transformers; conv-series and conv-parallel: ResNets',
+  );
+  return addStepOptions(addAdapterSizes(command.addOption(kind.choices(ADAPTERS).default('bottleneck'))), { lr: 5e-3 });
+}
+
+function addAdapterSizes(command: Command): Command {
+  return command
+    .option('--rank <n>', 'lora: rank of the updates', wholeNumber(1), 8)
+    .option('--width <n>', 'bottleneck: width', wholeNumber(1), 16);
+}
+
+function addStepOptions(command: Command, { lr }: { readonly lr: number }): Command {
+  return command
     .option('--steps <n>', 'updates', wholeNumber(1), 500)
     .option('--batch <n>', 'pictures of an update', wholeNumber(1), 64)
-    .option('--lr <rate>', 'highest learning rate, of what is new', realNumber(0), 1e-3)
+    .option('--lr <rate>', 'highest learning rate, of what is new', realNumber(0), lr)
     .option('--warmup <n>', 'steps until then (default: a tenth of all)', wholeNumber(0))
     .addOption(
       new Option('--schedule <name>', 'after the warm-up: half a cosine to 0, or lr / (1 + 10·p)^0.75 as DANN has it')
@@ -59,9 +77,6 @@ export function addTuneOptions(command: Command): Command {
       new Option('--optimizer <name>', 'sgd: with Nesterov momentum 0.9').choices(['adamw', 'sgd']).default('adamw'),
     )
     .option('--weight-decay <λ>', 'decoupled', realNumber(0), 0.05)
-    .option('--backbone-lr <factor>', 'of the backbone, relative to --lr', realNumber(0), 0.1)
-    .option('--layer-decay <factor>', 'learning rate × this per layer below the head', realNumber(0, 1), 1)
-    .option('--unlocked-groups <n>', 'train only the last so many groups of the backbone', wholeNumber(0))
     .option('--head-steps <n>', 'train the head alone for so many steps first', wholeNumber(0), 0)
     .option('--label-smoothing <ε>', 'share of the target that is spread over all classes', realNumber(0, 0.99), 0)
     .option('--mixup <α>', 'mix pictures and targets with λ ~ Beta(α, α); 0: not', realNumber(0), 0)
@@ -96,8 +111,8 @@ export function recipeOf(options: TuneOptions): TuneRecipe {
     schedule: options.schedule,
     optimizer: options.optimizer,
     weightDecay: options.weightDecay,
-    backboneLrScale: options.backboneLr,
-    layerDecay: options.layerDecay,
+    ...(options.backboneLr === undefined ? {} : { backboneLrScale: options.backboneLr }),
+    ...(options.layerDecay === undefined ? {} : { layerDecay: options.layerDecay }),
     ...(unlockedGroups === undefined ? {} : { unlockedGroups }),
     headSteps: options.headSteps,
     labelSmoothing: options.labelSmoothing,

@@ -29,8 +29,12 @@ export async function writeTuned(out: string, tuned: TunedNetwork): Promise<stri
   }
   const head = path.join(out, 'head.safetensors');
   const after = recipe.method === 'full' ? network.mergedBackbone(`${how} ${backbone.origin}`) : backbone;
-  const tensors = network.read((name) => name.startsWith('head.') || name === 'visual.proj');
-  await writeHeadFile(head, { classes: classNames, space: network.space, backbone: after, tensors });
+  await writeHeadFile(head, {
+    classes: classNames,
+    space: network.space,
+    backbone: after,
+    tensors: network.readHead(),
+  });
   if (recipe.method !== 'full') return [head];
   const folder = path.join(out, 'backbone');
   await exportBackbone(folder, after);

@@ -6,6 +6,7 @@ import { RandomStream } from '../../common/random.ts';
 import { type Engine, loadEngine, tf } from '../../engine/index.ts';
 import type { AdapterOptions } from '../../transfer/adapters/adapter.ts';
 import {
+  adaptedNetwork,
   adapterFileOf,
   expectBackbone,
   readAdapterFile,
@@ -110,6 +111,37 @@ describe('adapters of a transformer', () => {
     expect(() => expectBackbone(read, smallBackbone(4))).toThrow(/it was trained in a test/);
     fresh.dispose();
     adapted.dispose();
+  });
+
+  it('give the same bits beside each other on one backbone as each alone, and leave the backbone as it is', () => {
+    const before = tf.memory().numTensors;
+    const source = smallBackbone();
+    const files = [BOTTLENECK, LORA, { ...BOTTLENECK, width: 6 }].map((options) => {
+      const trained = make(options);
+      disturb(trained);
+      // A bottleneck's layer norms are its own.
+      const norms = trained.read((name) => name.includes('ln_1') && trained.adapter!.trainsToo(name));
+      for (const { values } of norms.values()) for (let i = 0; i < values.length; i++) values[i]! += 0.1;
+      trained.write(norms);
+      const file = adapterFileOf(trained, options, ['a', 'b', 'c']);
+      const expected = outputs(trained);
+      trained.dispose();
+      return { file, expected };
+    });
+    const bare = new TransferNetwork(source, { seed: 0, precision: 'fp32' });
+    const features = () => tf.tidy(() => bare.features(randomPixels(4)).dataSync<'float32'>());
+    const [plain, alone] = [features(), tf.memory().numTensors];
+    const networks = files.map(({ file }) => adaptedNetwork(file, source, bare));
+    const own = files.reduce((sum, { file }) => sum + file.tensors.size, 0);
+    expect(tf.memory().numTensors - alone).toBe(own);
+    for (let round = 0; round < 2; round++) {
+      for (const [i, network] of networks.entries()) expect(outputs(network)).toEqual(files[i]!.expected);
+    }
+    networks[0]!.dispose();
+    expect(outputs(networks[2]!)).toEqual(files[2]!.expected);
+    expect(features()).toEqual(plain);
+    for (const network of [...networks.slice(1), bare]) network.dispose();
+    expect(tf.memory().numTensors).toBe(before);
   });
 
   it('are refused where they have no place', () => {

@@ -1,6 +1,5 @@
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { createContext } from '../../cli/context.ts';
 import { openBackbone } from '../../cli/transfer/backbone-options.ts';
 import { exportBackbone } from '../../cli/transfer/tuned-files.ts';
 import { systemClock } from '../../common/clock.ts';
@@ -22,6 +21,7 @@ import { SoloCollectives } from '../../worker/train/blocking-collectives.ts';
 import { newTrainer } from '../../worker/train/new-trainer.ts';
 import { StateView, stateBytes } from '../../worker/train/state-layout.ts';
 import { batchOf, GLOBAL_BATCH, LANES, laneOf, MODEL } from '../objectives/objective-case.ts';
+import { commandContext } from '../support/command-context.ts';
 import { fileStore, temporaryFolder } from '../support/datasets.ts';
 import { randomPixels } from './small-backbone.ts';
 
@@ -93,8 +93,6 @@ afterAll(async () => {
   await folder.remove();
 });
 
-const context = () => createContext({ quiet: true }, new AbortController().signal);
-
 /** The features of the training model's own image tower, whole pictures, no augmentation, batch norms by running statistics. */
 function towerFeatures(model: TrainedModel, pixels: Tensor): Tensor {
   if (model instanceof JointModel) return towerFeatures(model.parts[0]!.model, pixels);
@@ -161,7 +159,7 @@ describe('a checkpoint of every objective', () => {
     const own = path.join(folder.path, source.title.replace(/\W/g, '-'));
     const { url, features, names } = await trainAndStore(source, own, pixels);
     expect(names.some((name) => source.left.test(name))).toBe(true);
-    const { backbone } = await openBackbone(context(), 'source', { store: url, weights: 'last' });
+    const { backbone } = await openBackbone(commandContext(), 'source', { store: url, weights: 'last' });
     expect(backbone.origin).toBe(`run source, step ${STEPS}, objective ${source.objective}`);
     expect([...backbone.weights.keys()]).toEqual(backboneSpecs(vision).map(({ name }) => name));
     expect(featuresOf(backbone, { seed: 0, precision: 'fp32' })(pixels)).toEqual(features);
@@ -176,11 +174,11 @@ describe('a checkpoint of every objective', () => {
   it('is of MoCo’s query encoder, not of the one that lags behind it', async () => {
     const source = SOURCES.find(({ objective }) => objective === 'moco-v3')!;
     const { url } = await trainAndStore(source, path.join(folder.path, 'encoders'));
-    const { backbone } = await openBackbone(context(), 'source', { store: url, weights: 'last' });
+    const { backbone } = await openBackbone(commandContext(), 'source', { store: url, weights: 'last' });
     const { readBuffers } = await import('../../worker/checkpoint/read-checkpoint.ts');
     const { findCheckpoint, withStoredRun } = await import('../../cli/stored-run.ts');
-    const lagging = await withStoredRun(context(), 'source', { store: url }, async (run) => {
-      const { signal } = context();
+    const lagging = await withStoredRun(commandContext(), 'source', { store: url }, async (run) => {
+      const { signal } = commandContext();
       return readBuffers(run.store, await findCheckpoint(run, undefined, signal), signal);
     });
     const name = 'visual.conv1.weight';
@@ -192,7 +190,7 @@ describe('a checkpoint of every objective', () => {
       { title: 'cloze', objective: 'cloze', left: /^visual/ },
       path.join(folder.path, 'cloze'),
     );
-    await expect(openBackbone(context(), 'source', { store: url, weights: 'last' })).rejects.toThrow(
+    await expect(openBackbone(commandContext(), 'source', { store: url, weights: 'last' })).rejects.toThrow(
       /objective cloze: it is not the image tower.*visual.conv1.weight is missing/,
     );
   });

@@ -5,7 +5,7 @@ import { fromFileError } from '../../common/file-errors.ts';
 import { writeWhole } from '../../common/whole-file.ts';
 import { type HostTensor, readSafetensors, writeSafetensors } from '../../models/formats/safetensors.ts';
 import type { Backbone } from '../backbone.ts';
-import type { TransferNetwork } from '../network.ts';
+import { TransferNetwork } from '../network.ts';
 import { type AdapterOptions, adapterOptionsSchema } from './adapter.ts';
 
 /** What a task adds to a backbone, small enough to keep one for every task. */
@@ -107,6 +107,31 @@ export function putAdapter(network: TransferNetwork, file: AdapterFile): void {
 /** What is trained with an adapter: it, the head, and the layers of the backbone that it trains too. */
 function ownNames({ source, adapter }: TransferNetwork): (name: string) => boolean {
   return (name) => !source.weights.has(name) || adapter?.trainsToo(name) === true;
+}
+
+/**
+ * The backbone with the adapter and its head in it, as it was trained. The caller disposes it.
+ * @param beside a network of the bare backbone, made before and disposed after: what the adapter leaves alone is then in memory once
+ * @throws CoveyError INVALID_ARGUMENT where the adapter was trained in another backbone, DATA_CORRUPT where the file is not what it says
+ */
+export function adaptedNetwork(file: AdapterFile, backbone: Backbone, beside?: TransferNetwork): TransferNetwork {
+  expectBackbone(file, backbone);
+  const projected = [...(backbone.projection?.tensors.keys() ?? [])].some((name) => file.tensors.has(name));
+  const network = new TransferNetwork(backbone, {
+    classes: file.classes.length,
+    space: projected ? 'embedding' : 'features',
+    adapter: file.options,
+    seed: 0,
+    precision: 'fp32',
+    beside: beside?.shared(new Set(file.tensors.keys())),
+  });
+  try {
+    putAdapter(network, file);
+  } catch (thrown) {
+    network.dispose();
+    throw thrown;
+  }
+  return network;
 }
 
 /** @throws CoveyError INVALID_ARGUMENT where the adapter was trained in another backbone */
