@@ -1,6 +1,7 @@
 import type { ShardPart } from '../../transfer/features/embed-dataset.ts';
 import type { EmbeddingFacts, EmbeddingFolder } from '../../transfer/features/embedding-folder.ts';
-import type { TransferNetwork } from '../../transfer/network.ts';
+import type { EmbeddingStore } from '../../transfer/features/embedding-store.ts';
+import type { PictureEncoder } from '../../transfer/features/extract-features.ts';
 import { type OpenedDataset, PIXELS_MAX, type TransferSession } from './session.ts';
 
 export interface EmbeddingTarget extends Pick<EmbeddingFacts, 'formats' | 'normalised'> {
@@ -9,41 +10,38 @@ export interface EmbeddingTarget extends Pick<EmbeddingFacts, 'formats' | 'norma
   readonly manifest: string;
 }
 
-/** Opens an output folder for a network's features of a dataset. @throws CoveyError INVALID_ARGUMENT where it holds others */
+/** Opens an output folder for embeddings of a dataset. @throws CoveyError INVALID_ARGUMENT where it holds others */
 export async function prepareFolder(
-  network: TransferNetwork,
+  { digest, origin, columns }: PictureEncoder,
   { dataset }: OpenedDataset,
   { out, manifest, formats, normalised }: EmbeddingTarget,
 ): Promise<EmbeddingFolder> {
   const { EmbeddingFolder } = await import('../../transfer/features/embedding-folder.ts');
-  const { digest, origin } = network.source;
   return EmbeddingFolder.prepare(out, {
     version: 1,
     backbone: { digest, origin },
     dataset: { name: dataset.manifest.name, sha256: dataset.sha256, manifest },
-    dimensions: network.featureWidth,
+    dimensions: columns,
     formats,
     normalised,
   });
 }
 
-/** Computes what the folder lacks, in this process, and says how far it is. */
+/** Computes what the store lacks, in this process, and says how far it is. */
 export async function embedInto(
   session: TransferSession,
-  network: TransferNetwork,
+  encoder: PictureEncoder,
   { dataset, cache }: OpenedDataset,
-  folder: EmbeddingFolder,
+  folder: EmbeddingStore,
   part?: ShardPart,
 ) {
   const { embedDataset } = await import('../../transfer/features/embed-dataset.ts');
   const report = session.progress('pictures');
-  const { engine } = session;
   const { signal, output } = session.context;
   return embedDataset(
     { pixelsMax: PIXELS_MAX, ...(part ? { part } : {}) },
     {
-      engine,
-      network,
+      encoder,
       dataset,
       cache,
       folder,

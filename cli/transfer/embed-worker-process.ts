@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import { CoveyError } from '../../common/errors.ts';
 import { embedShard } from '../../transfer/features/embed-dataset.ts';
+import { networkEncoder } from '../../transfer/features/extract-features.ts';
 import { TransferNetwork } from '../../transfer/network.ts';
 import { createContext } from '../context.ts';
 import { openBackbone } from './backbone-options.ts';
@@ -24,11 +25,11 @@ async function work({ source, options, coordinator }: Job, signal: AbortSignal):
     const opened = await session.openDataset(options.data);
     const network = session.own(new TransferNetwork(backbone, { seed: 0, precision: 'fp32' }), (one) => one.dispose());
     const { out, data: manifest, normalise: normalised = false } = options;
+    const encoder = networkEncoder(session.engine, network);
     const formats = formatsOf(options.format ?? []);
-    const folder = await prepareFolder(network, opened, { out, manifest, formats, normalised });
-    const { engine } = session;
+    const folder = await prepareFolder(encoder, opened, { out, manifest, formats, normalised });
     const onBroken = (sampleId: string, reason: string) => say({ broken: { sampleId, reason } });
-    const modules = { engine, network, ...opened, folder, signal, onBroken };
+    const modules = { encoder, ...opened, folder, signal, onBroken };
     for (let next = nextShard(signal, { ready: true }); ; ) {
       const shard = await next;
       await embedShard(opened.dataset.shards[shard]!, { pixelsMax: PIXELS_MAX }, modules, (pictures) =>

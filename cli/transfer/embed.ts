@@ -2,6 +2,7 @@ import path from 'node:path';
 import { CoveyError } from '../../common/errors.ts';
 import type { ShardPart } from '../../transfer/features/embed-dataset.ts';
 import type { EmbeddingFormat } from '../../transfer/features/embedding-folder.ts';
+import { networkEncoder } from '../../transfer/features/extract-features.ts';
 import { TransferNetwork } from '../../transfer/network.ts';
 import { type BackboneOptions, openBackbone } from './backbone-options.ts';
 import { embedInto, prepareFolder } from './embed-into.ts';
@@ -27,11 +28,12 @@ export async function embed(session: TransferSession, source: string, options: E
   const { dataset, cache } = opened;
   expectPictures(dataset.sampleCount, options.data);
   const network = session.own(new TransferNetwork(backbone, { seed: 0, precision: 'fp32' }), (one) => one.dispose());
+  const encoder = networkEncoder(session.engine, network);
   const { out, data: manifest, normalise: normalised = false, part } = options;
-  const folder = await prepareFolder(network, opened, { out, manifest, formats, normalised });
+  const folder = await prepareFolder(encoder, opened, { out, manifest, formats, normalised });
   const progress =
     (options.workers ?? 1) === 1
-      ? await embedInto(session, network, opened, folder, part)
+      ? await embedInto(session, encoder, opened, folder, part)
       : await embedByWorkers(session, { source, options }, { dataset, folder });
   const files = [out];
   if (options.page !== undefined) {

@@ -1,14 +1,13 @@
 import { html } from 'hono/html';
-import sharp from 'sharp';
 import { CoveyError } from '../../common/errors.ts';
 import { writeWhole } from '../../common/whole-file.ts';
 import { nearestNeighbours } from '../../models/linear/knn.ts';
 import type { EmbeddingFolder } from '../../transfer/features/embedding-folder.ts';
-import type { Dataset, LocatedSample } from '../../worker/data/dataset.ts';
-import { readImageBytes } from '../../worker/data/sample-source.ts';
+import type { Dataset } from '../../worker/data/dataset.ts';
 import type { ShardCache } from '../../worker/data/shard-cache.ts';
 import type { Html } from '../report/line-chart.ts';
 import { renderPage } from '../report/page.ts';
+import { locatedByKey, thumbnail } from './thumbnail.ts';
 
 export interface NeighbourPageOptions {
   readonly file: string;
@@ -27,7 +26,6 @@ interface Modules {
 }
 
 const NEIGHBOURS = 8;
-const TILE_SIDE = 64;
 
 /** A static page: some pictures of the dataset, each with the pictures whose features are nearest by cosine. */
 export async function writeNeighbourPage(options: NeighbourPageOptions, modules: Modules): Promise<void> {
@@ -52,7 +50,7 @@ export async function writeNeighbourPage(options: NeighbourPageOptions, modules:
       selfRow: (query) => queries[query]!,
     },
   );
-  const located = await locatedByKey(modules);
+  const located = await locatedByKey(modules.dataset, modules.signal);
   const tile = async (row: number, note: string): Promise<Html> => {
     const { key, label, caption } = keys[row]!;
     const source = await thumbnail(located.get(key), modules);
@@ -77,17 +75,4 @@ export async function writeNeighbourPage(options: NeighbourPageOptions, modules:
     sections: rows,
   });
   await writeWhole(options.file, page);
-}
-
-async function locatedByKey({ dataset, signal }: Modules): Promise<Map<string, LocatedSample>> {
-  const located = new Map<string, LocatedSample>();
-  for await (const sample of dataset.samples(signal)) located.set(sample.sampleId, sample);
-  return located;
-}
-
-async function thumbnail(located: LocatedSample | undefined, { cache, signal }: Modules): Promise<string> {
-  if (located === undefined) return '';
-  const bytes = await readImageBytes(cache, located, signal);
-  const png = await sharp(bytes).resize(TILE_SIDE, TILE_SIDE, { fit: 'inside' }).png().toBuffer();
-  return `data:image/png;base64,${png.toString('base64')}`;
 }

@@ -4,6 +4,7 @@ import { makeFolder, writeWhole } from '../../common/whole-file.ts';
 import type { LabelledFeatures } from '../../models/linear/logistic-regression.ts';
 import type { Backbone } from '../../transfer/backbone.ts';
 import { type LabelledSample, readLabelledSet } from '../../transfer/data/labelled-set.ts';
+import { networkEncoder } from '../../transfer/features/extract-features.ts';
 import { headTensors, writeHeadFile } from '../../transfer/head-file.ts';
 import { TransferNetwork } from '../../transfer/network.ts';
 import { linearProbe, type ProbeResult } from '../../transfer/probe.ts';
@@ -60,8 +61,9 @@ async function featureReader(
   out: string,
   manifest: string,
 ) {
-  const folder = await prepareFolder(network, opened, { out, manifest, formats: ['npy'], normalised: false });
-  await embedInto(session, network, opened, folder);
+  const encoder = networkEncoder(session.engine, network);
+  const folder = await prepareFolder(encoder, opened, { out, manifest, formats: ['npy'], normalised: false });
+  await embedInto(session, encoder, opened, folder);
   const { keys, features } = await folder.readAll();
   const rows = new Map(keys.map(({ key }, row) => [key, row]));
   const dimensions = features.columns;

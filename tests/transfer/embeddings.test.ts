@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Engine, loadEngine } from '../../engine/index.ts';
 import { embedDataset } from '../../transfer/features/embed-dataset.ts';
 import { type EmbeddingFacts, EmbeddingFolder } from '../../transfer/features/embedding-folder.ts';
-import { labelledFeatures } from '../../transfer/features/extract-features.ts';
+import { labelledFeatures, networkEncoder } from '../../transfer/features/extract-features.ts';
 import { readNpy, writeNpy } from '../../transfer/features/npy.ts';
 import { TransferNetwork } from '../../transfer/network.ts';
 import { temporaryFolder } from '../support/datasets.ts';
@@ -46,7 +46,7 @@ function facts(own: Partial<EmbeddingFacts> = {}): EmbeddingFacts {
 const embed = (into: EmbeddingFolder, signal?: AbortSignal, part?: { index: number; of: number }) =>
   embedDataset(
     { pixelsMax: 1e6, ...(part ? { part } : {}) },
-    { engine, network, dataset: data.dataset, cache: data.cache, folder: into, signal },
+    { encoder: networkEncoder(engine, network), dataset: data.dataset, cache: data.cache, folder: into, signal },
   );
 
 describe('npy files', () => {

@@ -1,12 +1,10 @@
 import { throwIfAborted } from '../../common/errors.ts';
-import type { Engine } from '../../engine/index.ts';
 import { unitRows } from '../../models/linear/unit-rows.ts';
 import { Dataset, type DatasetShard } from '../../worker/data/dataset.ts';
 import { evalBatches } from '../../worker/data/eval-loader.ts';
 import type { ShardCache } from '../../worker/data/shard-cache.ts';
-import type { TransferNetwork } from '../network.ts';
-import type { EmbeddedShard, EmbeddingFolder, EmbeddingKey } from './embedding-folder.ts';
-import { encodePixels } from './extract-features.ts';
+import type { EmbeddedShard, EmbeddingKey, EmbeddingStore } from './embedding-store.ts';
+import type { PictureEncoder } from './extract-features.ts';
 
 /** A share of the shards: those whose number is `index` modulo `of`. */
 export interface ShardPart {
@@ -21,11 +19,10 @@ export interface EmbedOptions {
 }
 
 export interface EmbedModules {
-  readonly engine: Engine;
-  readonly network: TransferNetwork;
+  readonly encoder: PictureEncoder;
   readonly dataset: Dataset;
   readonly cache: ShardCache;
-  readonly folder: EmbeddingFolder;
+  readonly folder: EmbeddingStore;
   readonly signal?: AbortSignal | undefined;
   /** After each batch. */
   readonly onProgress?: ((progress: EmbedProgress) => void) | undefined;
@@ -43,7 +40,7 @@ export interface EmbedProgress {
 const BATCH = 128;
 
 /**
- * Runs the backbone over a dataset, shard by shard. A finished shard is skipped, so an interrupted run is gone on with by running it again,
+ * Runs an encoder over a dataset, shard by shard. A finished shard is skipped, so an interrupted run is gone on with by running it again,
  * and several processes may share the work by parts. Broken pictures have no row.
  */
 export async function embedDataset(options: EmbedOptions, modules: EmbedModules): Promise<EmbedProgress> {
@@ -68,7 +65,7 @@ export interface ShardsLeft {
 }
 
 /** What a folder lacks of a part of a dataset. */
-export async function shardsLeft(dataset: Dataset, folder: EmbeddingFolder, part?: ShardPart): Promise<ShardsLeft> {
+export async function shardsLeft(dataset: Dataset, folder: EmbeddingStore, part?: ShardPart): Promise<ShardsLeft> {
   const { index, of } = part ?? { index: 0, of: 1 };
   const shards = dataset.shards.filter((shard) => shard.index % of === index);
   const finished = new Set(await folder.finishedShards());
@@ -93,15 +90,15 @@ async function embeddedShard(
   modules: EmbedModules,
   onPictures?: (count: number) => void,
 ): Promise<EmbeddedShard> {
-  const { engine, network, cache, signal, onBroken } = modules;
+  const { encoder, cache, signal, onBroken } = modules;
   const keys: EmbeddingKey[] = [];
   const parts: Float32Array[] = [];
-  const loader = { imageSide: network.source.vision.imageSize, batch: BATCH, pixelsMax };
+  const loader = { imageSide: encoder.imageSide, batch: BATCH, pixelsMax };
   const dataset = shardAlone(modules.dataset, shard);
   for await (const { pixels, samples, broken } of evalBatches(loader, { dataset, cache }, signal)) {
     for (const { sampleId, reason } of broken) onBroken?.(sampleId, reason);
     if (samples.length === 0) continue;
-    parts.push(encodePixels(engine, network, pixels));
+    parts.push(encoder.encode(pixels));
     for (const { sampleId, record } of samples) {
       const { label, captions } = record;
       keys.push({
@@ -112,11 +109,11 @@ async function embeddedShard(
     }
     onPictures?.(keys.length);
   }
-  const columns = network.featureWidth;
+  const { columns } = encoder;
   const values = new Float32Array(keys.length * columns);
   let at = 0;
   for (const part of parts) {
-    values.set(modules.folder.facts.normalised ? unitRows(part, columns) : part, at);
+    values.set(modules.folder.normalised ? unitRows(part, columns) : part, at);
     at += part.length;
   }
   return { keys, features: { values, columns } };

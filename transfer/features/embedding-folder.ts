@@ -5,6 +5,13 @@ import { z } from 'zod';
 import { CoveyError } from '../../common/errors.ts';
 import { readJsonFile } from '../../common/json-file.ts';
 import { makeFolder, writeWhole } from '../../common/whole-file.ts';
+import {
+  type EmbeddedShard,
+  type EmbeddingKey,
+  type EmbeddingStore,
+  joinedShards,
+  keySchema,
+} from './embedding-store.ts';
 import { type Matrix, readNpy, writeNpy } from './npy.ts';
 
 export const EMBEDDING_FORMATS = ['npy', 'parquet'] as const;
@@ -24,26 +31,13 @@ const factsSchema = z.strictObject({
 
 export type EmbeddingFacts = z.infer<typeof factsSchema>;
 
-/** A row's sample. */
-const keySchema = z.object({
-  key: z.string(),
-  label: z.union([z.string(), z.number()]).optional(),
-  caption: z.string().optional(),
-});
-export type EmbeddingKey = z.infer<typeof keySchema>;
-
-export interface EmbeddedShard {
-  readonly keys: readonly EmbeddingKey[];
-  readonly features: Matrix;
-}
-
 const FACTS = 'embeddings.json';
 
 /**
  * A folder of embeddings: `embeddings.json` says of what, then one set of files per shard of the dataset: `NNNNN.keys.jsonl` with a line per
  * row, `NNNNN.npy` and, where asked for, `NNNNN.parquet`. The keys are written last and whole, so a shard with keys is finished.
  */
-export class EmbeddingFolder {
+export class EmbeddingFolder implements EmbeddingStore {
   readonly folder: string;
   readonly facts: EmbeddingFacts;
 
@@ -71,6 +65,10 @@ export class EmbeddingFolder {
     );
   }
 
+  get normalised(): boolean {
+    return this.facts.normalised;
+  }
+
   /** Numbers of the finished shards, in order. */
   async finishedShards(): Promise<number[]> {
     const names = await readdir(this.folder);
@@ -95,7 +93,7 @@ export class EmbeddingFolder {
     if (features.values.length !== keys.length * features.columns) {
       throw new CoveyError(
         'DATA_CORRUPT',
-        `Cannot read embeddings: shard ${shard} of ${this.folder} has ${keys.length} keys for ${features.values.length / features.columns} rows; delete its files and run \`covey embed\` again`,
+        `Cannot read embeddings: shard ${shard} of ${this.folder} has ${keys.length} keys for ${features.values.length / features.columns} rows; delete its files and run the command again`,
       );
     }
     return { keys, features };
@@ -105,14 +103,7 @@ export class EmbeddingFolder {
   async readAll(): Promise<EmbeddedShard> {
     const shards: EmbeddedShard[] = [];
     for (const shard of await this.finishedShards()) shards.push(await this.read(shard));
-    const columns = this.facts.dimensions;
-    const values = new Float32Array(shards.reduce((sum, { features }) => sum + features.values.length, 0));
-    let at = 0;
-    for (const { features } of shards) {
-      values.set(features.values, at);
-      at += features.values.length;
-    }
-    return { keys: shards.flatMap(({ keys }) => keys), features: { values, columns } };
+    return joinedShards(shards, this.facts.dimensions);
   }
 
   #file(shard: number, ending: string): string {

@@ -8,6 +8,32 @@ import type { TransferNetwork } from '../network.ts';
 /** Pictures that go through the network at once. */
 const BATCH = 128;
 
+/** What makes an embedding of a picture. */
+export interface PictureEncoder {
+  /** Where it is from, in words for reports. */
+  readonly origin: string;
+  /** 16 hex digits: equal ones make equal embeddings. */
+  readonly digest: string;
+  /** Side of the pictures it takes. */
+  readonly imageSide: number;
+  /** Numbers of an embedding. */
+  readonly columns: number;
+  /** @param pixels uint8 RGB [n, side, side, 3] @returns float32 [n, columns] */
+  encode(pixels: Uint8Array): Float32Array;
+}
+
+/** The network's features as embeddings. */
+export function networkEncoder(engine: Engine, network: TransferNetwork): PictureEncoder {
+  const { origin, digest } = network.source;
+  return {
+    origin,
+    digest,
+    imageSide: network.source.vision.imageSize,
+    columns: network.featureWidth,
+    encode: (pixels) => encodePixels(engine, network, pixels),
+  };
+}
+
 /** What the network makes of some pictures: its features, or its class scores. Float32 [n, width] on the host. */
 export function encodePixels(
   engine: Engine,
