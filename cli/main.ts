@@ -20,6 +20,8 @@ const COMMANDS: Readonly<Record<string, () => Promise<AddCommand>>> = {
   ckpt: async () => (await import('./commands/ckpt.ts')).addCkptCommand,
   eval: async () => (await import('./commands/eval.ts')).addEvalCommand,
   import: async () => (await import('./commands/import.ts')).addImportCommand,
+  zeroshot: async () => (await import('./commands/zeroshot.ts')).addZeroShotCommand,
+  prompts: async () => (await import('./commands/prompts.ts')).addPromptsCommand,
   embed: async () => (await import('./commands/embed.ts')).addEmbedCommand,
   probe: async () => (await import('./commands/probe.ts')).addProbeCommand,
   finetune: async () => (await import('./commands/finetune.ts')).addFinetuneCommand,

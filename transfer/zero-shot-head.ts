@@ -3,7 +3,7 @@ import type { Engine } from '../engine/index.ts';
 import { ClipModel } from '../models/clip/clip-model.ts';
 import type { LinearClassifier } from '../models/linear/logistic-regression.ts';
 import type { Tokenizer } from '../models/tokenizer/tokenizer.ts';
-import { encodeClasses } from '../worker/eval/zeroshot.ts';
+import { encodeClasses } from '../worker/eval/text-classifier.ts';
 
 /** A model of pictures and texts, whole. */
 export interface TextModel {
@@ -13,24 +13,35 @@ export interface TextModel {
   readonly tokenizer: Tokenizer;
 }
 
+/** The model on the engine that is active; the caller disposes it. What a joint objective's weights have besides is left out. */
+export function clipModelOf({ config, weights }: Pick<TextModel, 'config' | 'weights'>): ClipModel {
+  const model = new ClipModel(config, { seed: 0, precision: 'fp32', init: 'zeros' });
+  try {
+    const known = new Set([...model.parameters, ...model.buffers].map(({ name }) => name));
+    model.setWeights(new Map([...weights].filter(([name]) => known.has(name))));
+    return model;
+  } catch (thrown) {
+    model.dispose();
+    throw thrown;
+  }
+}
+
 /**
  * The classifier that the text tower makes of the classes' names (Wortsman et al. 2022, §2): on unit-length embeddings of pictures its scores are the
  * model's own zero-shot logits, s·cos.
  * @param templates `{}` stands for the name
  */
 export function zeroShotHead(
-  { config, weights, tokenizer }: TextModel,
+  text: TextModel,
   classNames: readonly string[],
   templates: readonly string[],
   engine: Engine,
 ): LinearClassifier {
-  const model = new ClipModel(config, { seed: 0, precision: 'fp32', init: 'zeros' });
+  const model = clipModelOf(text);
   try {
-    model.setWeights(weights);
-    const options = { classNames, templates, mean: [0, 0, 0], std: [1, 1, 1] } as const;
-    const embeddings_KE = encodeClasses(options, { engine, model, tokenizer });
-    const scale = Math.exp(weights.get('logit_scale')![0]!);
-    const [classes, dimensions] = [classNames.length, config.embedDim];
+    const embeddings_KE = encodeClasses({ classNames, templates }, { engine, model, tokenizer: text.tokenizer });
+    const scale = Math.exp(text.weights.get('logit_scale')![0]!);
+    const [classes, dimensions] = [classNames.length, text.config.embedDim];
     const weights_DK = new Float64Array(dimensions * classes);
     for (let k = 0; k < classes; k++) {
       for (let d = 0; d < dimensions; d++) weights_DK[d * classes + k] = scale * embeddings_KE[k * dimensions + d]!;

@@ -27,6 +27,8 @@ polyline.line-fourth { stroke: var(--red); stroke-width: 2; }
 .chart .mark line { stroke: var(--red); stroke-width: 1.5; stroke-dasharray: 4 3; }
 .chart .mark text { fill: var(--red); font-weight: 600; }
 .chart .band { fill: var(--band); }
+.matrix rect.right { fill: var(--green); }
+.matrix rect.wrong { fill: var(--red); }
 .legend { font-size: .82rem; color: var(--soft); display: flex; gap: 18px; flex-wrap: wrap; }
 .legend i { display: inline-block; width: 18px; height: 3px; margin-right: 6px; vertical-align: middle; }
 .legend i.line-main { background: var(--blue); }

@@ -32,8 +32,8 @@ export const BACKBONE_ARGUMENT =
 
 export interface OpenedBackbone {
   readonly backbone: Backbone;
-  /** The whole model, where it has a text tower. */
-  readonly text: () => Promise<TextModel>;
+  /** The whole model, where it has a text tower. @param instead what to do where it has none, for the message */
+  readonly text: (instead: string) => Promise<TextModel>;
 }
 
 /** The backbone of a run's checkpoint or of exported files. */
@@ -54,9 +54,9 @@ async function fromFiles(place: string): Promise<OpenedBackbone> {
   const model = await loadPretrainedPath(place);
   return {
     backbone: pretrainedBackbone(model, `files ${place}`),
-    text: async () => {
+    text: async (instead) => {
       if (model.kind === 'clip') return model;
-      throw withoutTexts(place);
+      throw withoutTexts(place, instead);
     },
   };
 }
@@ -77,8 +77,8 @@ async function fromRun(context: CommandContext, name: string, options: BackboneO
     const stored = parameters && new Map([...(await readBuffers(store, manifest, signal)), ...parameters]);
     return {
       backbone,
-      text: async () => {
-        if (stored === undefined) throw withoutTexts(`run ${name}`);
+      text: async (instead) => {
+        if (stored === undefined) throw withoutTexts(`run ${name}`, instead);
         const model = resolveModelConfig(config.model);
         const opener = async (url: string) => storeOpener(context)(url);
         const tokenizer = await openTokenizer(config.data.tokenizer, model.text.contextLength, opener, signal);
@@ -89,9 +89,9 @@ async function fromRun(context: CommandContext, name: string, options: BackboneO
   });
 }
 
-function withoutTexts(what: string): CoveyError {
+function withoutTexts(what: string, instead: string): CoveyError {
   return new CoveyError(
     'UNSUPPORTED',
-    `Cannot make class weights of texts: ${what} was trained without texts; use --head random or --head probe`,
+    `Cannot make class weights of texts: ${what} was trained without texts and has no text tower; ${instead}`,
   );
 }

@@ -36,7 +36,14 @@ export async function newNetwork(
   const network = session.own(new TransferNetwork(backbone, shape), (one) => one.dispose());
   const { engine } = session;
   if (options.head === 'zeroshot') {
-    network.setHead(zeroShotHead(await opened.text(), classNames, options.template ?? ['{}'], engine));
+    network.setHead(
+      zeroShotHead(
+        await opened.text('use --head random or --head probe'),
+        classNames,
+        options.template ?? ['{}'],
+        engine,
+      ),
+    );
   } else if (options.head === 'probe') {
     const { signal } = session.context;
     const modules = { engine, network, pictures, signal };

@@ -19,6 +19,8 @@ export interface Tokenizer {
   readonly vocabulary: 'clip' | 'file';
   /** `contextLength` ids: start, tokens, end, then 0; a longer caption is cut and its last id is the end token. */
   encode(text: string): Int32Array;
+  /** Ids of the whole text, start and end counted: more than `contextLength` where `encode` cuts it. */
+  lengthOf(text: string): number;
   /** The files transformers and open_clip read, name → content. */
   files(): Record<string, string>;
 }
@@ -88,13 +90,21 @@ class BpeTokenizer implements Tokenizer {
   }
 
   encode(text: string): Int32Array {
-    const { ids } = this.#encoder.encode(cleanCaption(text), { add_special_tokens: false });
+    const ids = this.#idsOf(text);
     const out = new Int32Array(this.contextLength);
     const kept = Math.min(ids.length, this.contextLength - 2);
     out[0] = this.bosId;
     for (let i = 0; i < kept; i++) out[i + 1] = ids[i]!;
     out[kept + 1] = this.eosId;
     return out;
+  }
+
+  lengthOf(text: string): number {
+    return this.#idsOf(text).length + 2;
+  }
+
+  #idsOf(text: string): readonly number[] {
+    return this.#encoder.encode(cleanCaption(text), { add_special_tokens: false }).ids;
   }
 
   files(): Record<string, string> {

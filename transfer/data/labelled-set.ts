@@ -19,8 +19,10 @@ export interface LabelledSet {
 export interface LabelOptions {
   /** A key of the samples' meta to take in place of `label`. */
   readonly metaKey?: string | undefined;
-  /** The label space, in order. Default: the labels that occur, sorted. */
+  /** The label space, in order; numbers count in it where no name is a number. Default: the labels that occur, sorted. */
   readonly classes?: readonly string[] | undefined;
+  /** The first caption of a sample that has no label is its label. Default false. */
+  readonly orCaption?: boolean | undefined;
 }
 
 const EXAMPLES_MAX = 3;
@@ -31,16 +33,18 @@ const EXAMPLES_MAX = 3;
  */
 export async function readLabelledSet(
   dataset: Dataset,
-  { metaKey, classes: given }: LabelOptions,
+  { metaKey, classes: given, orCaption = false }: LabelOptions,
   signal?: AbortSignal,
 ): Promise<LabelledSet> {
   const found: { located: LocatedSample; label: string }[] = [];
   for await (const located of dataset.samples(signal)) {
     throwIfAborted(signal);
-    const label = metaKey === undefined ? located.record.label : located.record.meta?.[metaKey];
+    const { record } = located;
+    const own = metaKey === undefined ? record.label : record.meta?.[metaKey];
+    const label = own ?? (orCaption ? record.captions[0] : undefined);
     if (label !== undefined && label !== null) found.push({ located, label: String(label) });
   }
-  const what = metaKey === undefined ? '`label`' : `meta.${metaKey}`;
+  const what = `${metaKey === undefined ? '`label`' : `meta.${metaKey}`}${orCaption ? ' or a caption' : ''}`;
   if (found.length === 0) {
     throw refused(
       `none of the ${dataset.sampleCount} samples of ${dataset.manifest.name} has a ${what}; pack it with labels, or name a key of the samples' meta with --label-key`,
@@ -49,6 +53,7 @@ export async function readLabelledSet(
   const classes = given ?? [...new Set(found.map(({ label }) => label))].sort();
   if (classes.length < 2) throw refused(`there is a single class, ${classes[0] ?? 'none'}; at least two are needed`);
   const index = new Map(classes.map((name, i) => [name, i]));
+  if (given !== undefined && !given.some(isNumber)) for (const i of given.keys()) index.set(String(i), i);
   const strange = found.filter(({ label }) => !index.has(label));
   if (strange.length > 0) {
     const examples = strange.slice(0, EXAMPLES_MAX).map(({ located, label }) => `${located.sampleId} is '${label}'`);
@@ -59,6 +64,8 @@ export async function readLabelledSet(
   const samples = found.map(({ located, label }) => ({ located, label: index.get(label)! }));
   return { classes, samples, unlabelled: dataset.sampleCount - samples.length };
 }
+
+const isNumber = (name: string) => /^\d+$/.test(name);
 
 function refused(reason: string): CoveyError {
   return new CoveyError('INVALID_ARGUMENT', `Cannot use the labelled dataset: ${reason}`);

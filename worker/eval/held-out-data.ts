@@ -8,6 +8,7 @@ import type { ShardCache } from '../data/shard-cache.ts';
 import { samplesOf } from './check-held-out.ts';
 import { blockBegin, type EvalGeometry, roundsOf } from './eval-rounds.ts';
 import { type EvalBlock, type EvalFacts, NO_CLASS, NO_ROW } from './held-out-evaluator.ts';
+import { fillTemplate } from './text-classifier.ts';
 
 export interface HeldOutDataOptions {
   readonly dataset: EvalDatasetConfig;
@@ -85,8 +86,7 @@ export class HeldOutData {
       const begin = blockBegin(round, lane, geometry);
       for (let row = 0; row < geometry.laneBatch; row++) {
         const template = templates[Math.floor((begin + row) / classes)];
-        const text =
-          template === undefined ? '' : template.replaceAll('{}', this.#classNames[(begin + row) % classes]!);
+        const text = template === undefined ? '' : fillTemplate(template, this.#classNames[(begin + row) % classes]!);
         this.#writeTokens(block, row, text);
       }
       return block;
@@ -160,7 +160,7 @@ export class HeldOutData {
   }
 }
 
-/** As `covey eval zeroshot` has it: the label, or where there is none the first caption. */
+/** As `covey zeroshot` has it: the label, or where there is none the first caption. */
 function classNameOf({ record }: LocatedSample): string | undefined {
   return record.label === undefined ? record.captions[0] : String(record.label);
 }

@@ -1,8 +1,7 @@
 import { CoveyError, throwIfAborted } from '../../common/errors.ts';
-import { type Engine, pixelsToTensor, tf } from '../../engine/index.ts';
-import type { ClipModel } from '../../models/clip/clip-model.ts';
-import type { Tokenizer } from '../../models/tokenizer/tokenizer.ts';
 import { concatenated } from './concatenated.ts';
+import { ENCODE_BATCH, encodePictures, type Normalisation, type TextModules } from './encode-batch.ts';
+import { encodeClasses, type TextClassifierOptions } from './text-classifier.ts';
 
 /** A picture to classify. */
 export interface EvalImage {
@@ -13,21 +12,8 @@ export interface EvalImage {
   readonly pixels: Uint8Array;
 }
 
-export interface ZeroShotOptions {
-  readonly classNames: readonly string[];
-  /** `{}` stands for the class name. Default: the bare name. */
-  readonly templates?: readonly string[];
-  readonly mean: readonly [number, number, number];
-  readonly std: readonly [number, number, number];
-  /** Pictures and captions encoded at once. Default 128. */
-  readonly batch?: number;
-}
-
-export interface ZeroShotModules {
-  readonly engine: Engine;
-  readonly model: ClipModel;
-  readonly tokenizer: Tokenizer;
-}
+/** `batch`: also of pictures. */
+export interface ZeroShotOptions extends TextClassifierOptions, Normalisation {}
 
 export interface Prediction {
   readonly sampleId: string;
@@ -51,7 +37,6 @@ export interface ZeroShotResult {
   readonly classEmbeddings: Float32Array;
 }
 
-const BATCH_DEFAULT = 128;
 const BEST_COUNT = 5;
 
 /**
@@ -62,7 +47,7 @@ const BEST_COUNT = 5;
 export async function evaluateZeroShot(
   images: AsyncIterable<EvalImage>,
   options: ZeroShotOptions,
-  modules: ZeroShotModules,
+  modules: TextModules,
   signal?: AbortSignal,
 ): Promise<ZeroShotResult> {
   const classIndex = new Map(options.classNames.map((name, index) => [name, index]));
@@ -71,7 +56,7 @@ export async function evaluateZeroShot(
   const predictions: Prediction[] = [];
   const embedded: Float32Array[] = [];
   const flush = (batch: EvalImage[]): void => {
-    const embeddings = encodeImages(batch, options, modules);
+    const embeddings = encodePictures(joined(batch), options, modules);
     embedded.push(embeddings);
     batch.forEach((image, row) => {
       const truth = classIndex.get(image.label);
@@ -93,7 +78,7 @@ export async function evaluateZeroShot(
   for await (const image of images) {
     throwIfAborted(signal);
     batch.push(image);
-    if (batch.length < (options.batch ?? BATCH_DEFAULT)) continue;
+    if (batch.length < (options.batch ?? ENCODE_BATCH)) continue;
     flush(batch);
     batch = [];
   }
@@ -107,58 +92,13 @@ export async function evaluateZeroShot(
   };
 }
 
-/** Unit-length embeddings of the classes, [classes, embedDim]: mean over templates, normalised again. */
-export function encodeClasses(options: ZeroShotOptions, { engine, model, tokenizer }: ZeroShotModules): Float32Array {
-  const templates = options.templates ?? ['{}'];
-  const { embedDim } = model.config;
-  const sums = new Float32Array(options.classNames.length * embedDim);
-  const size = options.batch ?? BATCH_DEFAULT;
-  for (const template of templates) {
-    for (let begin = 0; begin < options.classNames.length; begin += size) {
-      const names = options.classNames.slice(begin, begin + size);
-      const ids = new Int32Array(names.length * tokenizer.contextLength);
-      names.forEach((name, row) => {
-        ids.set(tokenizer.encode(template.replace('{}', name)), row * tokenizer.contextLength);
-      });
-      const embeddings = tf.tidy(() => readAll(engine, model.encodeText(ids, names.length)));
-      embeddings.forEach((value, i) => {
-        sums[begin * embedDim + i]! += value;
-      });
-    }
-  }
-  for (let row = 0; row < options.classNames.length; row++)
-    normalise(sums.subarray(row * embedDim, (row + 1) * embedDim));
-  return sums;
-}
-
-function encodeImages(
-  batch: readonly EvalImage[],
-  options: ZeroShotOptions,
-  { engine, model }: ZeroShotModules,
-): Float32Array {
-  const side = model.config.vision.imageSize;
-  const pixels = new Uint8Array(batch.length * side * side * 3);
-  batch.forEach((image, row) => {
-    pixels.set(image.pixels, row * side * side * 3);
+function joined(images: readonly EvalImage[]): Uint8Array {
+  const bytes = images[0]!.pixels.length;
+  const pixels = new Uint8Array(images.length * bytes);
+  images.forEach((image, row) => {
+    pixels.set(image.pixels, row * bytes);
   });
-  const { mean, std } = options;
-  return tf.tidy(() => {
-    const x_BHWC = pixelsToTensor(pixels, [batch.length, side, side, 3], { mean, std, precision: 'fp32' });
-    return readAll(engine, model.encodeImage(x_BHWC));
-  }) as unknown as Float32Array;
-}
-
-function readAll(engine: Engine, embeddings_BE: tf.Tensor): Float32Array {
-  const values = new Float32Array(embeddings_BE.size);
-  engine.readInto(embeddings_BE, values);
-  return values;
-}
-
-function normalise(row: Float32Array): void {
-  const norm = Math.hypot(...row) || 1;
-  row.forEach((value, i) => {
-    row[i] = value / norm;
-  });
+  return pixels;
 }
 
 function ranked(
