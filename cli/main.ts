@@ -25,6 +25,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<AddCommand>>> = {
   embed: async () => (await import('./commands/embed.ts')).addEmbedCommand,
   probe: async () => (await import('./commands/probe.ts')).addProbeCommand,
   finetune: async () => (await import('./commands/finetune.ts')).addFinetuneCommand,
+  compare: async () => (await import('./commands/compare.ts')).addCompareCommand,
   adapt: async () => (await import('./commands/adapt.ts')).addAdaptCommand,
   adapter: async () => (await import('./commands/adapter.ts')).addAdapterCommand,
   export: async () => (await import('./commands/export.ts')).addExportCommand,

@@ -1,60 +1,36 @@
 import path from 'node:path';
 import { CoveyError } from '../../common/errors.ts';
 import { makeFolder, writeWhole } from '../../common/whole-file.ts';
-import type { Backbone } from '../../transfer/backbone.ts';
-import type { LabelledSample } from '../../transfer/data/labelled-set.ts';
-import type { PictureSource } from '../../transfer/data/picture-source.ts';
-import type { TransferNetwork } from '../../transfer/network.ts';
-import { evaluateNetwork } from '../../transfer/tune/evaluate.ts';
-import { type TuneModules, type TuneResult, tune } from '../../transfer/tune/tune.ts';
-import type { TuneRecipe } from '../../transfer/tune/tune-recipe.ts';
+import type { Evaluation } from '../../transfer/tune/evaluate.ts';
+import type { TuneResult } from '../../transfer/tune/tune.ts';
 import { type WisePoint, wiseCurve } from '../../transfer/tune/wise-ft.ts';
 import { renderPage } from '../report/page.ts';
 import { type BackboneOptions, openBackbone } from './backbone-options.ts';
-import { checkHeadOptions, type HeadOptions } from './head-options.ts';
-import { keptTraining } from './kept-training.ts';
-import { type LabelOptions, type LabelSplit, labelSpace, splitLabels } from './label-options.ts';
-import { chosenBackbone, newNetwork } from './new-head.ts';
-import { expectSameTask } from './same-task.ts';
+import { checkHeadOptions } from './head-options.ts';
 import type { ComputeOptions, TransferSession } from './session.ts';
 import { classSection, factsSection, historySection, percent, wiseSection } from './task-report.ts';
 import { recipeOf, type TuneOptions } from './tune-options.ts';
+import { openTask, type TaskOptions, type TuneTask, trainTask } from './tune-task.ts';
 import { methodOf, writeTuned } from './tuned-files.ts';
 
-export interface FinetuneOptions extends BackboneOptions, ComputeOptions, HeadOptions, LabelOptions, TuneOptions {
+export interface FinetuneOptions extends BackboneOptions, ComputeOptions, TaskOptions, TuneOptions {
   readonly out: string;
   readonly wise?: boolean;
-}
-
-interface Task {
-  readonly recipe: TuneRecipe;
-  readonly backbone: Backbone;
-  readonly network: TransferNetwork;
-  readonly classNames: readonly string[];
-  readonly split: LabelSplit;
-  readonly pictures: PictureSource;
-  readonly judgedOn: 'test' | 'validation';
-  readonly judged: { readonly samples: readonly LabelledSample[]; readonly pictures: PictureSource };
 }
 
 /** The body of `covey finetune`: everything it writes is in the output folder, and what it needs to go on as well. */
 export async function finetune(session: TransferSession, source: string, options: FinetuneOptions) {
   checkOptions(options);
   const recipe = recipeOf(options);
-  const task = await openTask(session, source, recipe, options);
-  const { network, split, pictures, classNames } = task;
+  const task = await openTask(session, await openBackbone(session.context, source, options), recipe, options);
+  const { network, split, classNames } = task;
   const { engine } = session;
   const { signal } = session.context;
   const out = await makeFolder(options.out);
-  await expectSameTask(path.join(out, 'task.json'), 'fine-tuning', taskFacts(task, options));
   const classes = classNames.length;
-  const modules: TuneModules = { engine, network, pictures, ...split, classes, signal };
   const before = options.wise === true ? network.read() : undefined;
-  const result = await keptTraining(session, recipe, path.join(out, 'progress.safetensors'), (hooks, from) =>
-    tune(recipe, modules, hooks, from),
-  );
+  const { result, evaluation } = await trainTask(session, task, options, out);
   const judging = { engine, network, pictures: task.judged.pictures, signal };
-  const evaluation = await evaluateNetwork(task.judged.samples, classes, judging);
   const curve =
     before && (await wiseCurve({ from: before, to: network.read() }, task.judged.samples, classes, judging));
   const files = await writeTuned(out, { ...task, how: 'fine-tuned' });
@@ -102,50 +78,10 @@ function checkOptions(options: FinetuneOptions): void {
   }
 }
 
-async function openTask(
-  session: TransferSession,
-  source: string,
-  recipe: TuneRecipe,
-  options: FinetuneOptions,
-): Promise<Task> {
-  const { augment, seed } = recipe;
-  const opened = await openBackbone(session.context, source, options);
-  const backbone = chosenBackbone(opened, options, seed);
-  const pictureOptions = { imageSide: backbone.vision.imageSize, augment, seed };
-  const labels = await labelSpace(options);
-  const { set, pictures } = await session.openLabelled(options.data, labels, pictureOptions);
-  const split = splitLabels(set.samples, options);
-  const headTask = { backbone, classNames: set.classes, split, pictures };
-  const network = await newNetwork(session, opened, headTask, recipe, options);
-  const test =
-    options.test === undefined
-      ? undefined
-      : await session.openLabelled(options.test, { ...labels, classes: set.classes }, pictureOptions);
-  const judged = test
-    ? { samples: test.set.samples, pictures: test.pictures }
-    : { samples: split.validation, pictures };
-  const judgedOn = test ? 'test' : 'validation';
-  return { recipe, backbone, network, classNames: set.classes, split, pictures, judgedOn, judged };
-}
-
-/** What a folder's training is of: it is only gone on with where all of it is the same. */
-function taskFacts({ recipe, backbone, network, classNames, split }: Task, options: FinetuneOptions) {
-  return {
-    backbone: backbone.digest,
-    head: options.head,
-    space: network.space,
-    templates: options.template ?? [],
-    classes: classNames,
-    train: split.train.map(({ located }) => located.sampleId),
-    validation: split.validation.map(({ located }) => located.sampleId),
-    recipe,
-  };
-}
-
 function summaryOf(
-  { recipe, backbone, classNames, split, judgedOn }: Task,
+  { recipe, backbone, classNames, split, judgedOn }: TuneTask,
   result: TuneResult,
-  evaluation: Awaited<ReturnType<typeof evaluateNetwork>>,
+  evaluation: Evaluation,
   curve: readonly WisePoint[] | undefined,
 ) {
   return {

@@ -23,20 +23,33 @@ export interface LabelOptions extends LabelChoices {
 }
 
 export function addLabelOptions(command: Command): Command {
-  command
-    .requiredOption('--data <manifest>', 'URL of the manifest of the labelled pictures')
-    .option('--test <manifest>', 'pictures to judge by, not seen before (default: the validation split)');
-  return addLabelChoices(command);
+  return addLabelCounts(addLabelledData(command));
 }
 
 export function addLabelChoices(command: Command): Command {
+  return addLabelCounts(addLabelSpace(command));
+}
+
+/** All but how many of the labels are used. */
+export function addLabelledData(command: Command): Command {
+  command
+    .requiredOption('--data <manifest>', 'URL of the manifest of the labelled pictures')
+    .option('--test <manifest>', 'pictures to judge by, not seen before (default: the validation split)');
+  return addLabelSpace(command);
+}
+
+function addLabelSpace(command: Command): Command {
   return command
     .option('--label-key <key>', 'key of the samples’ meta that is the label (default: their label)')
     .option('--classes <file>', 'the label space, a name per line (default: the labels that occur)')
     .option('--validation <share>', 'share of each class that is kept for validation', realNumber(0, 0.9), 0.2)
-    .option('--fraction <share>', 'of the rest only this share of each class, at least one', realNumber(0, 1))
-    .option('--shots <n>', 'of the rest only so many of each class', wholeNumber(1))
     .option('--seed <n>', 'of splits, first weights and augmentation', wholeNumber(0), 0);
+}
+
+function addLabelCounts(command: Command): Command {
+  return command
+    .option('--fraction <share>', 'of the rest only this share of each class, at least one', realNumber(0, 1))
+    .option('--shots <n>', 'of the rest only so many of each class', wholeNumber(1));
 }
 
 /** What `TransferSession.openLabelled` asks for. */

@@ -36,20 +36,50 @@ export interface OpenedDataset {
   readonly cache: ShardCache;
 }
 
-/** What a transfer command has open; `close` puts everything away in reverse order, also after an interrupt. */
+interface LabelsWanted {
+  readonly labelKey?: string;
+  readonly classes?: readonly string[] | undefined;
+}
+
+interface PicturesWanted {
+  readonly imageSide: number;
+  readonly augment: AugmentConfig;
+  readonly seed: number;
+}
+
+interface LabelledPictures {
+  readonly set: LabelledSet;
+  readonly pictures: PictureSource;
+  readonly dataset: Dataset;
+}
+
+/** What the parts of a session have in common. */
+interface SharedByParts {
+  readonly closers: Closers;
+  readonly line: StatusLine;
+  /** By URL, and by all that was asked for. */
+  readonly datasets: Map<string, Promise<OpenedDataset>>;
+  readonly labelled: Map<string, Promise<LabelledPictures>>;
+}
+
+/** What a transfer command has open; it is put away in reverse order, also after an interrupt. */
 export class TransferSession {
   readonly engine: Engine;
   readonly context: CommandContext;
   readonly #options: ComputeOptions;
   readonly #closers: Closers;
-  readonly #line: StatusLine;
+  readonly #shared: SharedByParts;
 
-  private constructor(context: CommandContext, options: ComputeOptions, engine: Engine, closers: Closers) {
+  private constructor(
+    context: CommandContext,
+    options: ComputeOptions,
+    modules: { readonly engine: Engine; readonly closers: Closers; readonly shared: SharedByParts },
+  ) {
     this.context = context;
     this.#options = options;
-    this.engine = engine;
-    this.#closers = closers;
-    this.#line = closers.add(new StatusLine(context.output, () => context.clock.now()), (line) => line.close());
+    this.engine = modules.engine;
+    this.#closers = modules.closers;
+    this.#shared = modules.shared;
   }
 
   static async run<T>(
@@ -62,9 +92,22 @@ export class TransferSession {
     try {
       const { engine: name = 'auto', threads = availableParallelism() } = options;
       const engine = closers.add(await loadEngine({ engine: name, threads }), (one) => one.close());
-      return await work(new TransferSession(context, options, engine, closers));
+      const line = closers.add(new StatusLine(context.output, () => context.clock.now()), (one) => one.close());
+      const shared = { closers, line, datasets: new Map(), labelled: new Map() };
+      return await work(new TransferSession(context, options, { engine, closers, shared }));
     } finally {
       await closers.close(context.logger);
+    }
+  }
+
+  /** A part of the work with a session of its own: what it `own`s is closed at its end, datasets stay open for the next part. */
+  async part<T>(work: (session: TransferSession) => Promise<T>): Promise<T> {
+    const closers = new Closers();
+    const { engine } = this;
+    try {
+      return await work(new TransferSession(this.context, this.#options, { engine, closers, shared: this.#shared }));
+    } finally {
+      await closers.close(this.context.logger);
     }
   }
 
@@ -73,23 +116,31 @@ export class TransferSession {
     return this.#closers.add(value, close);
   }
 
-  async openDataset(manifestUrl: string): Promise<OpenedDataset> {
+  /** Opened once, however often it is asked for. */
+  openDataset(manifestUrl: string): Promise<OpenedDataset> {
+    return once(this.#shared.datasets, manifestUrl, () => this.#openDataset(manifestUrl));
+  }
+
+  async #openDataset(manifestUrl: string): Promise<OpenedDataset> {
     const { openDataset, splitManifestUrl } = await import('../../worker/data/dataset.ts');
     const { ShardCache } = await import('../../worker/data/shard-cache.ts');
     const { logger, signal } = this.context;
     const { storeUrl, key } = splitManifestUrl(manifestUrl);
-    const store = this.own(storeOpener(this.context)(storeUrl), (one) => one.close());
+    const { closers } = this.#shared;
+    const store = closers.add(storeOpener(this.context)(storeUrl), (one) => one.close());
     const dataset = await openDataset(store, key, { signal });
     const dir = this.#options.cacheDir ?? defaultCacheDir();
     const cache = new ShardCache({ dir, bytesMax: CACHE_BYTES_MAX }, { store, logger });
-    return { dataset, cache: this.own(cache, (one) => one.close()) };
+    return { dataset, cache: closers.add(cache, (one) => one.close()) };
   }
 
-  async openLabelled(
-    manifestUrl: string,
-    labels: { readonly labelKey?: string; readonly classes?: readonly string[] | undefined },
-    pictures: { readonly imageSide: number; readonly augment: AugmentConfig; readonly seed: number },
-  ): Promise<{ readonly set: LabelledSet; readonly pictures: PictureSource; readonly dataset: Dataset }> {
+  /** The labelled pictures that can be decoded; the same for the same question. */
+  openLabelled(manifestUrl: string, labels: LabelsWanted, pictures: PicturesWanted): Promise<LabelledPictures> {
+    const question = JSON.stringify([manifestUrl, labels, pictures]);
+    return once(this.#shared.labelled, question, () => this.#openLabelled(manifestUrl, labels, pictures));
+  }
+
+  async #openLabelled(manifestUrl: string, labels: LabelsWanted, pictures: PicturesWanted): Promise<LabelledPictures> {
     const { readLabelledSet } = await import('../../transfer/data/labelled-set.ts');
     const { PictureSource } = await import('../../transfer/data/picture-source.ts');
     const { dataset, cache } = await this.openDataset(manifestUrl);
@@ -114,7 +165,7 @@ export class TransferSession {
     return (done, total, more) => {
       const seconds = (this.context.clock.now() - startedMs) / 1000;
       const left = done === 0 ? Number.NaN : (seconds / done) * (total - done);
-      this.#line.update(`${what} ${done}/${total}${more ? ` · ${more}` : ''} · ETA ${formatDuration(left)}`);
+      this.#shared.line.update(`${what} ${done}/${total}${more ? ` · ${more}` : ''} · ETA ${formatDuration(left)}`);
     };
   }
 
@@ -125,8 +176,14 @@ export class TransferSession {
 
   /** A line that stays. */
   say(text: string): void {
-    this.#line.print(text);
+    this.#shared.line.print(text);
   }
+}
+
+function once<T>(kept: Map<string, Promise<T>>, key: string, make: () => Promise<T>): Promise<T> {
+  const found = kept.get(key) ?? make();
+  kept.set(key, found);
+  return found;
 }
 
 /** `1/4`: the first of four parts. */

@@ -8,7 +8,7 @@ export async function parsedCommand<Options extends object>(
   add: (program: Command) => void,
   argv: readonly string[],
 ): Promise<{ readonly args: readonly string[]; readonly options: Options }> {
-  const program = new Command('covey').exitOverride();
+  const program = new Command('covey').exitOverride().configureOutput({ writeErr: () => undefined });
   add(program);
   let command = program;
   for (const name of argv) {

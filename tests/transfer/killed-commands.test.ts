@@ -88,6 +88,14 @@ const COMMANDS: readonly Command[] = [
     fileBytesMax: 8192,
   },
   {
+    title: 'compare',
+    arguments: () => {
+      const chosen = ['--fractions', '0.5,1', '--methods', 'probe,finetune'];
+      return ['compare', ...RUN, store, '--data', manifest, ...COMPUTE, ...TUNE, ...chosen];
+    },
+    disturbances: ['kill'],
+  },
+  {
     title: 'adapter merge',
     arguments: () => {
       const adapter = inFolder('finetune with an adapter', 'out', 'adapter.safetensors');

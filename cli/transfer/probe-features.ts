@@ -1,0 +1,93 @@
+import path from 'node:path';
+import { CoveyError } from '../../common/errors.ts';
+import type { LabelledFeatures } from '../../models/linear/logistic-regression.ts';
+import type { Backbone } from '../../transfer/backbone.ts';
+import { type LabelledSample, type LabelledSet, readLabelledSet } from '../../transfer/data/labelled-set.ts';
+import { networkEncoder } from '../../transfer/features/extract-features.ts';
+import { TransferNetwork } from '../../transfer/network.ts';
+import { embedInto, prepareFolder } from './embed-into.ts';
+import { classesOf, type LabelOptions } from './label-options.ts';
+import type { OpenedDataset, TransferSession } from './session.ts';
+
+export interface ProbeFeatureOptions extends Pick<LabelOptions, 'data' | 'test' | 'labelKey' | 'classes'> {
+  /** Where features are kept, below it. */
+  readonly out: string;
+}
+
+export interface OpenedLabels {
+  readonly opened: OpenedDataset;
+  readonly set: LabelledSet;
+}
+
+/** @throws CoveyError INVALID_ARGUMENT where the labels are of no use */
+export async function openLabels(session: TransferSession, options: ProbeFeatureOptions): Promise<OpenedLabels> {
+  const opened = await session.openDataset(options.data);
+  const labels = { metaKey: options.labelKey, classes: await classesOf(options.classes) };
+  return { opened, set: await readLabelledSet(opened.dataset, labels, session.context.signal) };
+}
+
+export interface ProbeFeatures {
+  /** Those that can be decoded. */
+  readonly samples: readonly LabelledSample[];
+  of(samples: readonly LabelledSample[]): LabelledFeatures;
+  /** Of the pictures to judge by, where there are any beside. */
+  readonly test: LabelledFeatures | undefined;
+}
+
+/** A frozen backbone's features of labelled pictures: computed, or read where they have been. */
+export async function probeFeatures(
+  session: TransferSession,
+  backbone: Backbone,
+  { opened, set }: OpenedLabels,
+  options: ProbeFeatureOptions,
+): Promise<ProbeFeatures> {
+  return session.part(async (part) => {
+    const network = part.own(new TransferNetwork(backbone, { seed: 0, precision: 'fp32' }), (one) => one.dispose());
+    const features = await featureReader(part, network, opened, path.join(options.out, 'features'), options.data);
+    const test = options.test === undefined ? undefined : await testFeatures(part, network, set.classes, options);
+    return { samples: set.samples.filter(features.has), of: features.of, test };
+  });
+}
+
+/** Features of a dataset, kept in a folder so that an interrupted probe need not compute them again. */
+async function featureReader(
+  session: TransferSession,
+  network: TransferNetwork,
+  opened: OpenedDataset,
+  out: string,
+  manifest: string,
+) {
+  const encoder = networkEncoder(session.engine, network);
+  const folder = await prepareFolder(encoder, opened, { out, manifest, formats: ['npy'], normalised: false });
+  await embedInto(session, encoder, opened, folder);
+  const { keys, features } = await folder.readAll();
+  const rows = new Map(keys.map(({ key }, row) => [key, row]));
+  const dimensions = features.columns;
+  return {
+    has: ({ located }: LabelledSample) => rows.has(located.sampleId),
+    of(samples: readonly LabelledSample[]): LabelledFeatures {
+      const features_ND = new Float32Array(samples.length * dimensions);
+      samples.forEach(({ located }, n) => {
+        const row = rows.get(located.sampleId)!;
+        features_ND.set(features.values.subarray(row * dimensions, (row + 1) * dimensions), n * dimensions);
+      });
+      return { features_ND, labels_N: Int32Array.from(samples, ({ label }) => label), dimensions };
+    },
+  };
+}
+
+async function testFeatures(
+  session: TransferSession,
+  network: TransferNetwork,
+  classes: readonly string[],
+  options: ProbeFeatureOptions,
+): Promise<LabelledFeatures> {
+  const manifest = options.test!;
+  const opened = await session.openDataset(manifest);
+  const labels = { metaKey: options.labelKey, classes };
+  const set = await readLabelledSet(opened.dataset, labels, session.context.signal);
+  const reader = await featureReader(session, network, opened, path.join(options.out, 'features-test'), manifest);
+  const samples = set.samples.filter(reader.has);
+  if (samples.length > 0) return reader.of(samples);
+  throw new CoveyError('INVALID_ARGUMENT', `Cannot judge by ${manifest}: none of its labelled pictures can be read`);
+}
