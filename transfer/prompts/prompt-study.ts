@@ -1,7 +1,7 @@
 import { ClassifierBuilder } from '../zero-shot/build-classifier.ts';
 import type { PromptClass } from '../zero-shot/class-list.ts';
 import type { JointModel } from '../zero-shot/joint-model.ts';
-import type { DescriptionMode } from '../zero-shot/prompt-space.ts';
+import { DESCRIPTION_MODES, type DescriptionMode } from '../zero-shot/prompt-space.ts';
 import { type EnsembleScorer, type EnsembleSearch, searchEnsemble } from './ensemble-search.ts';
 import { type Sensitivity, SensitivityCounter } from './sensitivity.ts';
 import { type JudgedPictures, type SplitAccuracy, SplitJudge } from './split-judge.ts';
@@ -149,10 +149,24 @@ async function compareWays(
     way('all templates', descriptions, templates, judge.accuracies(reference_N)),
     await measured('searched ensemble', descriptions, ensemble),
   ];
-  const isDescribed = classes.some(({ name, descriptions: own }) => own.length > 1 || own[0] !== name);
-  const others = (Object.keys(IN_WORDS) as DescriptionMode[]).filter((mode) => isDescribed && mode !== descriptions);
-  for (const mode of others) ways.push(await measured(`searched ensemble, ${IN_WORDS[mode]}`, mode, ensemble));
+  const kindOf = describedAs(classes);
+  const shown = new Set([kindOf(descriptions)]);
+  for (const mode of DESCRIPTION_MODES) {
+    if (shown.has(kindOf(mode))) continue;
+    shown.add(kindOf(mode));
+    ways.push(await measured(`searched ensemble, ${IN_WORDS[mode]}`, mode, ensemble));
+  }
   return ways;
+}
+
+/** What a mode comes to for these classes: without descriptions all are the name, with one per class its average is the nearest. */
+function describedAs(classes: readonly PromptClass[]): (mode: DescriptionMode) => DescriptionMode {
+  const isDescribed = classes.some(({ name, descriptions }) => descriptions.length > 1 || descriptions[0] !== name);
+  const hasSeveral = classes.some(({ descriptions }) => descriptions.length > 1);
+  return (mode) => {
+    if (!isDescribed) return 'name';
+    return mode === 'nearest' && !hasSeveral ? 'average' : mode;
+  };
 }
 
 function way(

@@ -6,6 +6,7 @@ import { learningRate } from '../../../models/schedule.ts';
 import type { Tokenizer } from '../../../models/tokenizer/tokenizer.ts';
 import { LaneLoader, sharedLaneBuffers } from '../../../worker/data/lane-loader.ts';
 import { createPlan } from '../../../worker/data/plan.ts';
+import type { SampleSet } from '../../../worker/data/sample-set.ts';
 import type { TrainedModel } from '../../../worker/objectives/objective.ts';
 import { objectiveInputs } from '../../../worker/objectives/objective-inputs.ts';
 import { SoloCollectives } from '../../../worker/train/blocking-collectives.ts';
@@ -25,6 +26,8 @@ export interface TrainingModules {
   readonly engine: Engine;
   readonly icons: IconPictures;
   readonly tokenizer: Tokenizer;
+  /** What is learnt from, of the same pictures. Default: as they are, with their categories as labels. */
+  readonly samples?: SampleSet;
 }
 
 /** Steps that show the pace; their weights are thrown away. */
@@ -49,7 +52,7 @@ export async function trainFor(
 
 export function newLoader(
   { data, train, seed, objective, loss, model }: RunConfig,
-  { icons, tokenizer }: TrainingModules,
+  { icons, tokenizer, samples = withCategories(icons.train) }: TrainingModules,
 ): LaneLoader {
   const { views, captions, labels } = objectiveInputs({ objective, loss });
   const plan = createPlan({
@@ -71,7 +74,7 @@ export function newLoader(
       captions,
       classes: labels ? loss.classes : undefined,
     },
-    { dataset: withCategories(icons.train), cache: icons.cache.train, tokenizer, logger: silentLogger },
+    { dataset: samples, cache: icons.cache.train, tokenizer, logger: silentLogger },
   );
 }
 
