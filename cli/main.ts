@@ -27,6 +27,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<AddCommand>>> = {
   finetune: async () => (await import('./commands/finetune.ts')).addFinetuneCommand,
   compare: async () => (await import('./commands/compare.ts')).addCompareCommand,
   adapt: async () => (await import('./commands/adapt.ts')).addAdaptCommand,
+  domain: async () => (await import('./commands/domain.ts')).addDomainCommand,
   adapter: async () => (await import('./commands/adapter.ts')).addAdapterCommand,
   export: async () => (await import('./commands/export.ts')).addExportCommand,
   'verify-export': async () => (await import('./commands/verify-export.ts')).addVerifyExportCommand,

@@ -8,6 +8,7 @@ import type { Tokenizer } from '../../models/tokenizer/tokenizer.ts';
 import { openTokenizer } from '../../worker/data/open-tokenizer.ts';
 import { ICON_CATEGORIES } from '../../worker/data/pack/icon-source.ts';
 import { newTrainer } from '../../worker/train/new-trainer.ts';
+import { numberOption } from '../support/number-option.ts';
 import type { BenchTable } from '../support/rows.ts';
 import { HELD_OUT, type IconPictures, judgedPictures, openIconPictures } from './pretraining/icon-pictures.ts';
 import { type JudgeModules, judge, judgeZeroShot } from './pretraining/judge.ts';
@@ -49,12 +50,12 @@ const WORK_DIR = '.covey/studies';
  * labels but for supervised, and its features are judged on the category of a fifth artist's drawings.
  */
 export async function run(options: PretrainingOptions): Promise<PretrainingRow[]> {
-  const seconds = number(options.seconds, 'seconds') ?? (options.quick ? SECONDS_QUICK : SECONDS);
-  const seed = number(options.seed, 'seed') ?? 0;
+  const seconds = numberOption(options.seconds, 'seconds') ?? (options.quick ? SECONDS_QUICK : SECONDS);
+  const seed = numberOption(options.seed, 'seed') ?? 0;
   const methods = chosen(options.only);
   const engine = await loadEngine({
     engine: 'auto',
-    threads: number(options.threads, 'threads') ?? availableParallelism(),
+    threads: numberOption(options.threads, 'threads') ?? availableParallelism(),
   });
   const icons = await openIconPictures(path.resolve(WORK_DIR));
   try {
@@ -188,11 +189,4 @@ function chosen(only: string | undefined): string[] | undefined {
     'INVALID_ARGUMENT',
     `Cannot study ${unknown.join(', ')}: no such method; choose of ${known.join(', ')}`,
   );
-}
-
-function number(text: string | undefined, name: string): number | undefined {
-  if (text === undefined) return undefined;
-  const value = Number(text);
-  if (Number.isFinite(value) && value >= 0 && text.trim() !== '') return value;
-  throw new CoveyError('INVALID_ARGUMENT', `Cannot read --${name}: ${JSON.stringify(text)} is no number`);
 }

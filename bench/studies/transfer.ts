@@ -2,12 +2,8 @@ import { availableParallelism } from 'node:os';
 import path from 'node:path';
 import { DEMO_AUGMENT } from '../../cli/demo/recipe.ts';
 import { augmentSchema } from '../../common/config/augment-config.ts';
-import { CoveyError } from '../../common/errors.ts';
-import { openObjectStore } from '../../common/objectstore/open.ts';
 import { type Engine, loadEngine } from '../../engine/index.ts';
-import type { HostTensor } from '../../models/formats/safetensors.ts';
-import { resolveModelConfig } from '../../models/model-config.ts';
-import { type Backbone, backboneOf } from '../../transfer/backbone.ts';
+import type { Backbone } from '../../transfer/backbone.ts';
 import {
   fractionByClass,
   type LabelledSample,
@@ -15,12 +11,11 @@ import {
   splitByClass,
 } from '../../transfer/data/labelled-set.ts';
 import { PictureSource } from '../../transfer/data/picture-source.ts';
-import { openTokenizer } from '../../worker/data/open-tokenizer.ts';
 import { ICON_CATEGORIES } from '../../worker/data/pack/icon-source.ts';
+import { numberOption } from '../support/number-option.ts';
 import type { BenchTable } from '../support/rows.ts';
 import { HELD_OUT, type IconPictures, openIconPictures } from './pretraining/icon-pictures.ts';
-import { METHODS, methodConfig } from './pretraining/methods.ts';
-import { trainFor } from './pretraining/train.ts';
+import { type PretrainedSubject, pretrainedBackbone } from './pretraining/pretrained-backbone.ts';
 import { type Method, RESNET_METHODS, runMethod, VIT_METHODS } from './transfer/methods.ts';
 
 export interface TransferOptions {
@@ -55,11 +50,7 @@ const SPLIT_SEED = 7;
 const PIXELS_MAX = 1_000_000;
 const WORK_DIR = '.covey/studies';
 
-interface Subject {
-  readonly name: string;
-  /** Over the backbone of the pretraining study. */
-  readonly model?: object;
-  readonly globalBatch?: number;
+interface Subject extends PretrainedSubject {
   readonly methods: readonly Method[];
   readonly batch: number;
   readonly steps: number;
@@ -85,9 +76,9 @@ const SUBJECTS: readonly Subject[] = [
  * the category of the drawings of a fifth artist, whom pretraining never saw.
  */
 export async function run(options: TransferOptions): Promise<TransferRow[]> {
-  const seconds = number(options.seconds, 'seconds') ?? (options.quick ? 10 : 110);
-  const threads = number(options.threads, 'threads') ?? availableParallelism();
-  const firstSeed = number(options.seed, 'seed') ?? 0;
+  const seconds = numberOption(options.seconds, 'seconds') ?? (options.quick ? 10 : 110);
+  const threads = numberOption(options.threads, 'threads') ?? availableParallelism();
+  const firstSeed = numberOption(options.seed, 'seed') ?? 0;
   const engine = await loadEngine({ engine: 'auto', threads });
   const icons = await openIconPictures(path.resolve(WORK_DIR));
   const rows: TransferRow[] = [];
@@ -95,7 +86,7 @@ export async function run(options: TransferOptions): Promise<TransferRow[]> {
     for (const subject of SUBJECTS) {
       const methods = chosen(subject, options.only);
       if (methods.length === 0) continue;
-      const backbone = await pretrained(subject, { seconds, seed: firstSeed }, { engine, icons });
+      const backbone = await pretrainedBackbone(subject, { seconds, seed: firstSeed }, { engine, icons });
       const settings = options.quick ? { ...subject, steps: 6, seeds: 1 } : subject;
       rows.push(...(await compare({ ...settings, methods }, backbone, firstSeed, { engine, icons })));
     }
@@ -109,45 +100,6 @@ export async function run(options: TransferOptions): Promise<TransferRow[]> {
 interface Modules {
   readonly engine: Engine;
   readonly icons: IconPictures;
-}
-
-async function pretrained(
-  subject: Subject,
-  { seconds, seed }: { readonly seconds: number; readonly seed: number },
-  { engine, icons }: Modules,
-): Promise<Backbone> {
-  const clip = METHODS.find(({ objective }) => objective === 'clip')!;
-  const { model, globalBatch = 256 } = subject;
-  const configFor = (steps: number) => {
-    const context = { ...icons, seed, classes: ICON_CATEGORIES, steps };
-    const base = methodConfig({ ...clip, globalBatch }, context);
-    const config = methodConfig({ ...clip, globalBatch, ...merged(base, model) }, context);
-    if (typeof config === 'string') throw new CoveyError('INTERNAL', `Cannot pretrain ${subject.name}: ${config}`);
-    return config;
-  };
-  const tokenizer = await openTokenizer(icons.tokenizer, 12, async (url) => openObjectStore(url));
-  const trained = await trainFor(seconds, configFor, { engine, icons, tokenizer });
-  try {
-    process.stderr.write(
-      `${subject.name}: pretrained ${trained.steps} steps in ${trained.seconds.toFixed(0)} s, loss ${trained.lastLoss.toFixed(3)}\n`,
-    );
-    const config = configFor(trained.steps);
-    const { vision, quickGelu } = resolveModelConfig(config.model);
-    const tensors = new Map<string, HostTensor>();
-    for (const { name, shape, variable } of [...trained.model.parameters, ...(trained.model.buffers ?? [])]) {
-      tensors.set(name, { shape, values: new Float32Array(variable.dataSync<'float32'>()) });
-    }
-    const { mean, std } = config.data;
-    return backboneOf(tensors, { vision, quickGelu, mean, std, origin: `${subject.name}, ${trained.steps} steps` });
-  } finally {
-    trained.model.dispose();
-  }
-}
-
-/** The study's own text tower and embedding, with another image tower. */
-function merged(base: ReturnType<typeof methodConfig>, model: object | undefined) {
-  if (model === undefined || typeof base === 'string' || typeof base.model === 'string') return {};
-  return { model: { ...base.model, ...model } };
 }
 
 async function compare(
@@ -226,11 +178,4 @@ function chosen({ name, methods }: Subject, only: string | undefined): Method[] 
   if (only === undefined) return [...methods];
   const parts = only.toLowerCase().split(',');
   return methods.filter((method) => parts.some((part) => `${name} ${method.name}`.toLowerCase().includes(part.trim())));
-}
-
-function number(text: string | undefined, name: string): number | undefined {
-  if (text === undefined) return undefined;
-  const value = Number(text);
-  if (Number.isFinite(value) && value >= 0 && text.trim() !== '') return value;
-  throw new CoveyError('INVALID_ARGUMENT', `Cannot read --${name}: ${JSON.stringify(text)} is no number`);
 }

@@ -27,7 +27,7 @@ const MARGIN = { top: 26, right: 16, bottom: 42, left: 56 };
 /** More points than this are thinned out: a screen has no more columns. */
 const POINTS_MAX = 1600;
 
-interface Scale {
+export interface Scale {
   (value: number): number;
   readonly ticks: readonly number[];
 }
@@ -87,7 +87,8 @@ function pathOf(points: Series['points'], x: Scale, y: Scale): Html {
   return raw(kept.map(([px0, py0]) => `${px(x(px0))},${px(y(py0))}`).join(' '));
 }
 
-function extent(values: readonly number[]): readonly [number, number] {
+/** The least and the largest value, never equal. */
+export function extent(values: readonly number[]): readonly [number, number] {
   // Not Math.min(...values): a long run has more steps than a call may have arguments.
   let low = Number.POSITIVE_INFINITY;
   let high = Number.NEGATIVE_INFINITY;
@@ -98,7 +99,8 @@ function extent(values: readonly number[]): readonly [number, number] {
   return low === high ? [low - 0.5, high + 0.5] : [low, high];
 }
 
-function linearScale([low, high]: readonly [number, number], [from, to]: readonly [number, number]): Scale {
+/** From values to pixels, with round ticks. */
+export function linearScale([low, high]: readonly [number, number], [from, to]: readonly [number, number]): Scale {
   const scale = (value: number) => from + ((value - low) / (high - low)) * (to - from);
   return Object.assign(scale, { ticks: niceTicks(low, high, 6) });
 }
@@ -118,4 +120,5 @@ function tickText(tick: number, ticks: readonly number[]): string {
   return tick.toFixed(Math.max(0, -Math.floor(Math.log10(step) + 1e-9)));
 }
 
-const px = (value: number) => value.toFixed(1);
+/** A coordinate as text. */
+export const px = (value: number) => value.toFixed(1);

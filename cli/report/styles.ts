@@ -29,8 +29,16 @@ polyline.line-fourth { stroke: var(--red); stroke-width: 2; }
 .chart .band { fill: var(--band); }
 .matrix rect.right { fill: var(--green); }
 .matrix rect.wrong { fill: var(--red); }
+.chart .dot-main { fill: var(--blue); fill-opacity: .6; }
+.chart .dot-other { fill: var(--red); fill-opacity: .6; }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(280px, 1fr)); gap: 16px; }
+.pair .chart { border: 1px solid var(--line); border-radius: 8px; }
+.pair figcaption { font-size: .85rem; color: var(--soft); }
 .legend { font-size: .82rem; color: var(--soft); display: flex; gap: 18px; flex-wrap: wrap; }
 .legend i { display: inline-block; width: 18px; height: 3px; margin-right: 6px; vertical-align: middle; }
+.legend i.dot-main, .legend i.dot-other { width: 10px; height: 10px; border-radius: 5px; }
+.legend i.dot-main { background: var(--blue); }
+.legend i.dot-other { background: var(--red); }
 .legend i.line-main { background: var(--blue); }
 .legend i.line-faint { background: var(--faint); }
 .legend i.line-third { background: var(--green); }

@@ -3,7 +3,7 @@ import { type Command, InvalidArgumentError } from 'commander';
 import type { AugmentConfig } from '../../common/config/augment-config.ts';
 import type { Engine } from '../../engine/index.ts';
 import type { LabelledSet } from '../../transfer/data/labelled-set.ts';
-import type { PictureSource } from '../../transfer/data/picture-source.ts';
+import type { PictureSample, PictureSource } from '../../transfer/data/picture-source.ts';
 import { Closers } from '../../worker/closers.ts';
 import type { Dataset } from '../../worker/data/dataset.ts';
 import type { ShardCache } from '../../worker/data/shard-cache.ts';
@@ -36,12 +36,12 @@ export interface OpenedDataset {
   readonly cache: ShardCache;
 }
 
-interface LabelsWanted {
+export interface LabelsWanted {
   readonly labelKey?: string;
   readonly classes?: readonly string[] | undefined;
 }
 
-interface PicturesWanted {
+export interface PicturesWanted {
   readonly imageSide: number;
   readonly augment: AugmentConfig;
   readonly seed: number;
@@ -49,6 +49,12 @@ interface PicturesWanted {
 
 interface LabelledPictures {
   readonly set: LabelledSet;
+  readonly pictures: PictureSource;
+  readonly dataset: Dataset;
+}
+
+export interface OpenedPictures {
+  readonly samples: readonly PictureSample[];
   readonly pictures: PictureSource;
   readonly dataset: Dataset;
 }
@@ -141,22 +147,45 @@ export class TransferSession {
   }
 
   async #openLabelled(manifestUrl: string, labels: LabelsWanted, pictures: PicturesWanted): Promise<LabelledPictures> {
-    const { readLabelledSet } = await import('../../transfer/data/labelled-set.ts');
-    const { PictureSource } = await import('../../transfer/data/picture-source.ts');
     const { dataset, cache } = await this.openDataset(manifestUrl);
+    const set = await this.readLabels(dataset, labels);
+    const readable = await this.#readable(set.samples, cache, pictures);
+    return { set: { ...set, samples: readable.samples }, pictures: readable.pictures, dataset };
+  }
+
+  /** The labelled samples of a dataset that is open, readable or not. */
+  async readLabels(dataset: Dataset, labels: LabelsWanted): Promise<LabelledSet> {
+    const { readLabelledSet } = await import('../../transfer/data/labelled-set.ts');
     const { signal, output } = this.context;
     const set = await readLabelledSet(dataset, { metaKey: labels.labelKey, classes: labels.classes }, signal);
     if (set.unlabelled > 0)
       output.message(`${set.unlabelled} of ${dataset.sampleCount} samples have no label: left out`);
-    const source = new PictureSource({ ...pictures, pixelsMax: PIXELS_MAX }, { cache });
-    const broken = await source.findBroken(
-      set.samples.map(({ located }) => located),
+    return set;
+  }
+
+  /** All pictures of a dataset that can be decoded. Labels it may have are not looked at. */
+  async openPictures(manifestUrl: string, wanted: PicturesWanted): Promise<OpenedPictures> {
+    const { dataset, cache } = await this.openDataset(manifestUrl);
+    const all: PictureSample[] = [];
+    for await (const located of dataset.samples(this.context.signal)) all.push({ located });
+    return { ...(await this.#readable(all, cache, wanted)), dataset };
+  }
+
+  async #readable<S extends PictureSample>(
+    all: readonly S[],
+    cache: ShardCache,
+    wanted: PicturesWanted,
+  ): Promise<{ readonly samples: S[]; readonly pictures: PictureSource }> {
+    const { PictureSource } = await import('../../transfer/data/picture-source.ts');
+    const { signal, output } = this.context;
+    const pictures = new PictureSource({ ...wanted, pixelsMax: PIXELS_MAX }, { cache });
+    const broken = await pictures.findBroken(
+      all.map(({ located }) => located),
       signal,
     );
     for (const { sampleId, reason } of broken) output.warn(`${sampleId} left out: ${reason}`);
     const brokenIds = new Set(broken.map(({ sampleId }) => sampleId));
-    const samples = set.samples.filter(({ located }) => !brokenIds.has(located.sampleId));
-    return { set: { ...set, samples }, pictures: source, dataset };
+    return { samples: all.filter(({ located }) => !brokenIds.has(located.sampleId)), pictures };
   }
 
   /** `what 120/800 · … · ETA 2 min 3 s` on the status line. `done` counts what this process did of what it had to do. */

@@ -9,7 +9,7 @@ import { exportBackbone } from '../../cli/transfer/tuned-files.ts';
 import { packageRoot } from '../../common/built-module.ts';
 import { fileStore, makeDataset } from '../support/datasets.ts';
 import { colouredSamples } from './labelled-pictures.ts';
-import { smallBackbone, smallResnet } from './small-backbone.ts';
+import { smallBackbone } from './small-backbone.ts';
 
 const run = promisify(execFile);
 const DEADLINE_MS = 120_000;
@@ -136,27 +136,6 @@ describe('covey finetune', () => {
       expect(merged.code).toBe(0);
       const probed = await covey('probe', out('merged'), '--data', manifest, '-o', out('probe-merged'));
       expect(probed.code).toBe(0);
-    },
-    DEADLINE_MS,
-  );
-
-  it(
-    'writes a ResNet in covey’s own files, and takes it as a backbone again',
-    async () => {
-      const resnet = out('resnet');
-      await exportBackbone(resnet, smallResnet());
-      const settings = ['--data', manifest, '--steps', '2', '--batch', '8', '--evaluate-every', '1'];
-      const tuned = await covey('finetune', resnet, ...settings, '-o', out('tuned-resnet'));
-      expect(tuned.code).toBe(0);
-      const again = await covey(
-        'finetune',
-        `${out('tuned-resnet')}/backbone`,
-        ...settings,
-        '--head-only',
-        '-o',
-        out('on'),
-      );
-      expect(again.code).toBe(0);
     },
     DEADLINE_MS,
   );

@@ -2,7 +2,7 @@ import { throwIfAborted } from '../../common/errors.ts';
 import { type Engine, pixelsToTensor, tf } from '../../engine/index.ts';
 import type { LabelledFeatures } from '../../models/linear/logistic-regression.ts';
 import type { LabelledSample } from '../data/labelled-set.ts';
-import type { PictureSource } from '../data/picture-source.ts';
+import type { PictureSample, PictureSource } from '../data/picture-source.ts';
 import type { TransferNetwork } from '../network.ts';
 
 /** Pictures that go through the network at once. */
@@ -53,6 +53,9 @@ export function encodePixels(
   });
 }
 
+/** Features of some pictures, row by row. */
+export type FeatureRows = Omit<LabelledFeatures, 'labels_N'>;
+
 export interface ExtractModules {
   readonly engine: Engine;
   readonly network: TransferNetwork;
@@ -66,6 +69,15 @@ export async function labelledFeatures(
   samples: readonly LabelledSample[],
   modules: ExtractModules,
 ): Promise<LabelledFeatures> {
+  const labels_N = Int32Array.from(samples, ({ label }) => label);
+  return { ...(await pictureFeatures(samples, modules)), labels_N };
+}
+
+/** Features [N,D] of any pictures. */
+export async function pictureFeatures(
+  samples: readonly PictureSample[],
+  modules: ExtractModules,
+): Promise<FeatureRows> {
   const { engine, network, pictures, signal, onProgress } = modules;
   const dimensions = network.featureWidth;
   const features_ND = new Float32Array(samples.length * dimensions);
@@ -75,5 +87,5 @@ export async function labelledFeatures(
     features_ND.set(encodePixels(engine, network, await pictures.evalPixels(located, signal)), begin * dimensions);
     onProgress?.(Math.min(begin + BATCH, samples.length), samples.length);
   }
-  return { features_ND, labels_N: Int32Array.from(samples, ({ label }) => label), dimensions };
+  return { features_ND, dimensions };
 }

@@ -27,14 +27,14 @@ export interface IconPictures {
   close(): Promise<void>;
 }
 
-/** Rendered once per folder. Training styles and held-out style are apart, as in the demo. */
-export async function openIconPictures(workDir: string): Promise<IconPictures> {
+/** Rendered once per folder and held-out style. Training styles and held-out style are apart, as in the demo. */
+export async function openIconPictures(workDir: string, heldOut: string = HELD_OUT): Promise<IconPictures> {
   const signal = new AbortController().signal;
   const onProgress = (done: number, total: number) => {
     if (done % 500 === 0) process.stderr.write(`\rrendering ${done} of ${total} icons`);
   };
   const modules = { logger: silentLogger, clock: systemClock, signal, onProgress };
-  const data = await prepareDataset({ workDir, heldOut: HELD_OUT }, modules);
+  const data = await prepareDataset({ workDir, heldOut }, modules);
   const open = async (manifest: string) => {
     const { storeUrl, key } = splitManifestUrl(manifest);
     const store = openObjectStore(storeUrl);

@@ -42,12 +42,22 @@ export async function trainFor(
   configFor: (steps: number) => RunConfig,
   modules: TrainingModules,
 ): Promise<Training> {
-  const loader = newLoader(configFor(1000), modules);
-  await decodeAll(loader);
+  const loader = await preparedLoader(configFor(1000), modules);
   const pace = await trainSteps(configFor(PACE_STEPS), loader, modules, Number.POSITIVE_INFINITY);
   pace.model.dispose();
   const steps = Math.max(PACE_STEPS, Math.floor(seconds / (pace.seconds / PACE_STEPS)));
   return trainSteps(configFor(steps), loader, modules, seconds);
+}
+
+/** The same for so many steps, however long they take: the bits are those of any other machine like it. */
+export async function trainStepsOf(config: RunConfig, modules: TrainingModules): Promise<Training> {
+  return trainSteps(config, await preparedLoader(config, modules), modules, Number.POSITIVE_INFINITY);
+}
+
+async function preparedLoader(config: RunConfig, modules: TrainingModules): Promise<LaneLoader> {
+  const loader = newLoader(config, modules);
+  await decodeAll(loader);
+  return loader;
 }
 
 export function newLoader(

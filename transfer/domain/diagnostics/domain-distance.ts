@@ -1,12 +1,7 @@
 import { mixKey } from '../../../common/random.ts';
 import { DECADES, sweepL2 } from '../../../models/linear/l2-sweep.ts';
 import { fitLogistic, type LabelledFeatures, scores } from '../../../models/linear/logistic-regression.ts';
-
-/** Features of some pictures, row by row. */
-export interface FeatureRows {
-  readonly features_ND: Float32Array;
-  readonly dimensions: number;
-}
+import type { FeatureRows } from '../../features/extract-features.ts';
 
 export interface DomainDistance {
   /** Of linear classifiers fitted afresh, on pictures they were not fitted to: 0.5 where no line tells the domains apart. */

@@ -10,6 +10,7 @@ export interface TsneOptions {
 
 /** All pairs are held: 8 MB a matrix. */
 export const TSNE_POINTS_MAX = 1000;
+export const TSNE_POINTS_MIN = 4;
 const PERPLEXITY = 30;
 const ITERATIONS = 750;
 const EXAGGERATION = 12;
@@ -28,10 +29,10 @@ const BANDWIDTH_STEPS = 60;
  */
 export function tsne(rows_ND: Float32Array, dimensions: number, options: TsneOptions = {}): Float64Array {
   const points = rows_ND.length / dimensions;
-  if (points > TSNE_POINTS_MAX || points < 4) {
+  if (points > TSNE_POINTS_MAX || points < TSNE_POINTS_MIN) {
     throw new CoveyError(
       'INVALID_ARGUMENT',
-      `Cannot draw t-SNE of ${points} points: exact t-SNE takes 4 to ${TSNE_POINTS_MAX}; take a part of them`,
+      `Cannot draw t-SNE of ${points} points: exact t-SNE takes ${TSNE_POINTS_MIN} to ${TSNE_POINTS_MAX}; take a part of them`,
       { fields: { points } },
     );
   }
