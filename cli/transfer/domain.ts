@@ -1,5 +1,5 @@
-import { rename, writeFile } from 'node:fs/promises';
 import path from 'node:path';
+import { makeFolder, writeWhole } from '../../common/whole-file.ts';
 import type { Backbone } from '../../transfer/backbone.ts';
 import { type AdaptModules, adapt } from '../../transfer/domain/adapt.ts';
 import { type DomainView, domainView, evenly } from '../../transfer/domain/diagnostics/domain-view.ts';
@@ -17,7 +17,7 @@ import { keptTraining } from './kept-training.ts';
 import type { LabelChoices } from './label-options.ts';
 import { chosenBackbone, newNetwork } from './new-head.ts';
 import { expectSameTask } from './same-task.ts';
-import { type ComputeOptions, outputFolder, type TransferSession } from './session.ts';
+import type { ComputeOptions, TransferSession } from './session.ts';
 import { classSection, factsSection, historySection, percent } from './task-report.ts';
 import type { TuneOptions } from './tune-options.ts';
 import { methodOf, writeTuned } from './tuned-files.ts';
@@ -53,7 +53,7 @@ export async function domain(session: TransferSession, source: string, options: 
   const recipe = domainRecipeOf(options);
   const task = await openTask(session, source, recipe, options);
   const { network, data } = task;
-  const out = await outputFolder(options.out);
+  const out = await makeFolder(options.out);
   await expectSameTask(path.join(out, 'task.json'), 'adaptation', taskFacts(task, options));
   const { engine } = session;
   const { signal } = session.context;
@@ -220,10 +220,4 @@ async function shownPictures({ source, target, classes, ...modules }: AdaptModul
     { title: 'source, with their labels', shown: own, pictures: source.pictures },
     { title: 'target, with what they are taken for', shown: taken, pictures: target.pictures },
   ];
-}
-
-/** Whole or not at all. */
-async function writeWhole(file: string, text: string): Promise<void> {
-  await writeFile(`${file}.part`, text);
-  await rename(`${file}.part`, file);
 }

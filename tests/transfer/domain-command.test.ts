@@ -2,20 +2,17 @@ import { existsSync } from 'node:fs';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { PassThrough } from 'node:stream';
 import { pathToFileURL } from 'node:url';
-import { Command } from 'commander';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { addDomainCommand } from '../../cli/commands/domain.ts';
-import { Output } from '../../cli/output.ts';
 import { type DomainOptions, domain } from '../../cli/transfer/domain.ts';
 import { TransferSession } from '../../cli/transfer/session.ts';
 import { exportBackbone } from '../../cli/transfer/tuned-files.ts';
-import { systemClock } from '../../common/clock.ts';
-import { silentLogger } from '../../common/log.ts';
 import { loadPretrainedPath } from '../../models/formats/load-pretrained.ts';
 import { readSafetensors } from '../../models/formats/safetensors.ts';
+import { commandContext, type RecordedContext } from '../support/command-context.ts';
 import { fileStore, makeDataset } from '../support/datasets.ts';
+import { parsedCommand } from '../support/parsed-command.ts';
 import { colouredSamples, type Style } from './labelled-pictures.ts';
 import { smallBackbone, smallResnet } from './small-backbone.ts';
 
@@ -55,29 +52,16 @@ interface Given {
   readonly out: string;
   readonly more?: readonly string[];
   readonly from?: string;
-  readonly signal?: AbortSignal;
+  readonly context?: RecordedContext;
 }
 
-/** The command's body with options as commander reads them; what it says goes into `said`. */
-async function adapt(given: Given, said: string[] = []) {
-  const program = new Command();
-  addDomainCommand(program);
-  const command = program.commands[0]!;
-  const { source = 'source', target = 'target', more = [], from = backbone } = given;
+/** The command's body with options as the command reads them. */
+async function adapt({ source = 'source', target = 'target', more = [], from = backbone, ...given }: Given) {
+  const { context = commandContext() } = given;
   const settings = ['--steps', '8', '--batch', '6', '--evaluate-every', '2', '--validation', '0.6', '--threads', '1'];
   const places = ['--source', manifests[source]!, '--target', manifests[target]!, '-o', out(given.out)];
-  command.parseOptions([...places, ...settings, '--discriminator-width', '8', ...more]);
-  const stderr = new PassThrough();
-  stderr.on('data', (chunk) => said.push(String(chunk)));
-  const context = {
-    output: new Output({ json: true, quiet: false, color: false }, { stdout: new PassThrough(), stderr }),
-    coordinator: '',
-    env: {},
-    clock: systemClock,
-    logger: silentLogger,
-    signal: given.signal ?? new AbortController().signal,
-  };
-  const options = { ...command.opts<DomainOptions>(), cacheDir: path.join(folder, 'cache') };
+  const argv = ['domain', from, ...places, ...settings, '--discriminator-width', '8', ...more];
+  const { options } = await parsedCommand<DomainOptions>(addDomainCommand, argv);
   return TransferSession.run(context, options, (session) => domain(session, from, options));
 }
 
@@ -113,15 +97,13 @@ describe('covey domain', () => {
   });
 
   it('goes on after an interruption, and ends with the bits of one that was left alone', async () => {
-    const progress = path.join(out('cut'), 'progress.safetensors');
-    const interrupt = new AbortController();
-    const poll = setInterval(() => existsSync(progress) && interrupt.abort(), 1);
-    await expect(adapt({ out: 'cut', signal: interrupt.signal })).rejects.toMatchObject({ code: 'CANCELLED' });
-    clearInterval(poll);
+    // Two looks a step: in the fifth.
+    const interrupted = commandContext({ interruptAtLook: 11 });
+    await expect(adapt({ out: 'cut', context: interrupted })).rejects.toMatchObject({ code: 'CANCELLED' });
     expect(existsSync(path.join(out('cut'), 'result.json'))).toBe(false);
-    const said: string[] = [];
-    await adapt({ out: 'cut' }, said);
-    expect(said.join('')).toMatch(/going on from step [246] of 8/);
+    const context = commandContext();
+    await adapt({ out: 'cut', context });
+    expect(context.said()).toMatch(/going on from step [246] of 8/);
     await adapt({ out: 'whole' });
     expect(await weights('cut')).toEqual(await weights('whole'));
   });
@@ -143,7 +125,9 @@ describe('covey domain', () => {
     const more = ['--method', 'coral', '--steps', '2'];
     expect(await adapt({ out: 'resnet', from: resnet, more })).toMatchObject({ method: 'coral', steps: 2 });
     // open_clip has no words for it: covey's own files, which are a backbone again.
-    expect(await loadPretrainedPath(path.join(out('resnet'), 'backbone'))).toMatchObject({ vision: { kind: 'resnet' } });
+    expect(await loadPretrainedPath(path.join(out('resnet'), 'backbone'))).toMatchObject({
+      vision: { kind: 'resnet' },
+    });
     const adapted = await adapt({ out: 'lora', more: ['--adapter', 'lora', '--rank', '2', '--steps', '2'] });
     expect(adapted.files[0]).toMatch(/adapter\.safetensors$/);
     const none = await adapt({ out: 'none', more: ['--method', 'none', '--steps', '2'] });
@@ -168,8 +152,8 @@ describe('covey domain', () => {
   });
 
   it('warns of a source that is the target', async () => {
-    const said: string[] = [];
-    await adapt({ out: 'same', target: 'source', more: ['--steps', '2'] }, said);
-    expect(said.join('')).toMatch(/source and target are the same dataset/);
+    const context = commandContext();
+    await adapt({ out: 'same', target: 'source', more: ['--steps', '2'], context });
+    expect(context.said()).toMatch(/source and target are the same dataset/);
   });
 });

@@ -96,6 +96,15 @@ const COMMANDS: readonly Command[] = [
     disturbances: ['kill'],
   },
   {
+    title: 'domain',
+    // Of like pictures: how far apart they are is no matter here.
+    arguments: () => [
+      ...['domain', ...RUN, store, '--source', manifest, '--target', manifest, ...COMPUTE, ...TUNE],
+      ...['--discriminator-width', '8', '--judge-target'],
+    ],
+    disturbances: ['kill'],
+  },
+  {
     title: 'adapter merge',
     arguments: () => {
       const adapter = inFolder('finetune with an adapter', 'out', 'adapter.safetensors');
