@@ -59,7 +59,9 @@ export async function compareBackbone(session: TransferSession, source: string, 
   const labelled = await openLabels(session, options);
   const opened = await openBackbone(session.context, source, options);
   const out = await makeFolder(options.out);
-  await expectSameTask(path.join(out, 'task.json'), 'comparison', factsOf(opened, labelled, recipes, options));
+  const test = options.test === undefined ? undefined : (await session.openDataset(options.test)).dataset.sha256;
+  const facts = { ...factsOf(opened, labelled, recipes, options), test };
+  await expectSameTask(path.join(out, 'task.json'), 'comparison', facts);
   const cells: Cell[] = [];
   const wanted = cellsOf(options);
   for (const [done, { method, fraction, seed }] of wanted.entries()) {
@@ -90,8 +92,9 @@ interface CellKey {
 }
 
 function cellsOf({ methods, fractions, seeds, seed: first }: CompareOptions): CellKey[] {
-  return fractions.flatMap((fraction) =>
-    methods.flatMap((method) => Array.from({ length: seeds }, (_, i) => ({ method, fraction, seed: first + i }))),
+  // By seed: the pictures of one seed are kept decoded for all of its cells.
+  return Array.from({ length: seeds }, (_, i) => first + i).flatMap((seed) =>
+    fractions.flatMap((fraction) => methods.map((method) => ({ method, fraction, seed }))),
   );
 }
 
@@ -106,8 +109,13 @@ async function cell(
   const { method, fraction, seed } = key;
   const folder = await makeFolder(path.join(options.out, 'cells', `${method}-${fraction}-${seed}`));
   const file = path.join(folder, 'cell.json');
+  // As large as the weights and their moments, and of no use once the cell is done.
+  const tidied = () => rm(path.join(folder, PROGRESS_FILE), { force: true });
   const kept = cellSchema.safeParse(await readJsonFile(file));
-  if (kept.success) return kept.data;
+  if (kept.success) {
+    await tidied();
+    return kept.data;
+  }
   const own = { ...(method === 'scratch' ? withoutBackbone(options) : options), fraction, seed };
   const { pictures, evaluation } =
     method === 'probe'
@@ -116,8 +124,7 @@ async function cell(
   const { samples: judged, accuracy, classAccuracy } = evaluation;
   const result = { ...key, pictures, judged, accuracy, classAccuracy };
   await writeWhole(file, `${JSON.stringify(result)}\n`);
-  // As large as the weights and their moments; the cell is done.
-  await rm(path.join(folder, PROGRESS_FILE), { force: true });
+  await tidied();
   return result;
 }
 
@@ -158,11 +165,11 @@ function factsOf(
   { backbone }: OpenedBackbone,
   { opened, set }: OpenedLabels,
   recipes: Readonly<Record<'finetune' | 'scratch', TuneRecipe>>,
-  { test, labelKey, validation, fractions, methods, seeds, seed }: CompareOptions,
+  { labelKey, validation, fractions, methods, seeds, seed }: CompareOptions,
 ) {
   const data = opened.dataset.sha256;
   return {
-    ...{ backbone: backbone.digest, data, test, labelKey, classes: set.classes, validation },
+    ...{ backbone: backbone.digest, data, labelKey, classes: set.classes, validation },
     ...{ fractions, methods, seeds, seed, recipes },
   };
 }

@@ -1,5 +1,6 @@
 import { availableParallelism } from 'node:os';
 import { type Command, InvalidArgumentError } from 'commander';
+import { LRUCache } from 'lru-cache';
 import type { AugmentConfig } from '../../common/config/augment-config.ts';
 import type { Engine } from '../../engine/index.ts';
 import type { LabelledSet } from '../../transfer/data/labelled-set.ts';
@@ -28,6 +29,7 @@ export function addComputeOptions(command: Command): Command {
     .option('--cache-dir <folder>', 'where shards of a remote store are kept');
 }
 
+const LABELLED_MAX = 2;
 const CACHE_BYTES_MAX = 20 * 2 ** 30;
 export const PIXELS_MAX = 50_000_000;
 
@@ -63,9 +65,10 @@ export interface OpenedPictures {
 interface SharedByParts {
   readonly closers: Closers;
   readonly line: StatusLine;
-  /** By URL, and by all that was asked for. */
+  /** By URL. */
   readonly datasets: Map<string, Promise<OpenedDataset>>;
-  readonly labelled: Map<string, Promise<LabelledPictures>>;
+  /** By all that was asked for. Decoded pictures take memory: the last ones only, what is learnt from and what is judged by. */
+  readonly labelled: LRUCache<string, Promise<LabelledPictures>>;
 }
 
 /** What a transfer command has open; it is put away in reverse order, also after an interrupt. */
@@ -99,7 +102,12 @@ export class TransferSession {
       const { engine: name = 'auto', threads = availableParallelism() } = options;
       const engine = closers.add(await loadEngine({ engine: name, threads }), (one) => one.close());
       const line = closers.add(new StatusLine(context.output, () => context.clock.now()), (one) => one.close());
-      const shared = { closers, line, datasets: new Map(), labelled: new Map() };
+      const shared = {
+        closers,
+        line,
+        datasets: new Map(),
+        labelled: new LRUCache<string, Promise<LabelledPictures>>({ max: LABELLED_MAX }),
+      };
       return await work(new TransferSession(context, options, { engine, closers, shared }));
     } finally {
       await closers.close(context.logger);
@@ -209,7 +217,12 @@ export class TransferSession {
   }
 }
 
-function once<T>(kept: Map<string, Promise<T>>, key: string, make: () => Promise<T>): Promise<T> {
+interface KeptPromises<T> {
+  get(key: string): Promise<T> | undefined;
+  set(key: string, value: Promise<T>): unknown;
+}
+
+function once<T>(kept: KeptPromises<T>, key: string, make: () => Promise<T>): Promise<T> {
   const found = kept.get(key) ?? make();
   kept.set(key, found);
   return found;

@@ -159,6 +159,17 @@ describe('covey export and covey verify-export', { timeout: 120_000 }, () => {
     writeFileSync(file, whole);
   });
 
+  it('write the image tower of a run with captions alone, where that is asked for', async () => {
+    const run = ['pairs', '--store', store, '--image-tower'];
+    const exported = await covey('export', ...run, '--format', 'hf,onnx', '-o', 'tower of pairs', '--json');
+    expect(JSON.parse(exported.stdout), exported.stderr).toMatchObject({ kind: 'backbone', formats: ['hf', 'onnx'] });
+    const verified = await covey('verify-export', 'tower of pairs', '--run', ...run, '--samples', '2', '--json');
+    const result = JSON.parse(verified.stdout);
+    expect(result, verified.stdout).toMatchObject({ ok: true });
+    const outputs = result.comparisons.map(({ format, output }: Record<string, string>) => `${format} ${output}`);
+    expect(outputs).toEqual(['hf settings', 'hf every value', 'onnx pooler_output']);
+  });
+
   it('write the image tower of a run without captions, alone', async () => {
     const exported = await covey('export', 'views', '--store', store, '--format', 'all', '-o', 'tower', '--json');
     expect(JSON.parse(exported.stdout)).toMatchObject({
