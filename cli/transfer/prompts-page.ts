@@ -33,7 +33,11 @@ export async function promptsPage(page: PromptsPage): Promise<string> {
     summary: `${study.templates.length} templates for ${classNames.length} classes on ${search.length + judge.length} pictures of ${page.data}: chosen by ${search.length} of them, judged by the other ${judge.length}.`,
     createdAt: page.createdAt,
     headline: [
-      { label: 'searched ensemble', value: judged('searched ensemble'), note: `${study.ensemble.length} templates` },
+      {
+        label: 'searched ensemble',
+        value: judged('searched ensemble'),
+        note: study.ensemble.length === 1 ? 'one template' : `${study.ensemble.length} templates`,
+      },
       { label: 'all templates', value: judged('all templates') },
       { label: 'best single template', value: judged('best template') },
       { label: 'bare names', value: judged('bare names') },

@@ -53,7 +53,7 @@ async function prompts(session: TransferSession, source: string, options: Prompt
   const task = await openZeroShotTask(session, source, options, options.out);
   const { model, classes, textsFolder } = task;
   const reports = {
-    texts: session.progress('texts of templates'),
+    texts: session.progress('texts'),
     templates: session.progress('templates'),
     ensembles: session.progress('ensembles'),
   };

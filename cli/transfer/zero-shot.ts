@@ -2,8 +2,8 @@ import path from 'node:path';
 import type { Command } from 'commander';
 import { writeWhole } from '../../common/whole-file.ts';
 import type { CaptionRetrieval } from '../../transfer/zero-shot/caption-retrieval.ts';
-import type { RankedPictures } from '../../transfer/zero-shot/classify.ts';
 import type { ZeroShotScores } from '../../transfer/zero-shot/zero-shot-scores.ts';
+import type { RankedPictures } from '../../worker/eval/classify.ts';
 import type { CommandContext } from '../context.ts';
 import { EXIT, type ExitCode } from '../exit-codes.ts';
 import { addPromptOptions, type PromptOptions, templatesOf } from './prompt-options.ts';
@@ -84,13 +84,13 @@ async function evaluate(
   { descriptions }: ZeroShotOptions,
 ) {
   const { ClassifierBuilder } = await import('../../transfer/zero-shot/build-classifier.ts');
-  const { rankClasses } = await import('../../transfer/zero-shot/classify.ts');
+  const { rankClasses } = await import('../../worker/eval/classify.ts');
   const { zeroShotScores } = await import('../../transfer/zero-shot/zero-shot-scores.ts');
   const { captionRetrieval } = await import('../../transfer/zero-shot/caption-retrieval.ts');
   const { signal } = session.context;
   const { model, classes, embeddings, labels_N } = task;
   const builder = new ClassifierBuilder({ ...task, descriptions }, model);
-  const classifier = await builder.classifier(templates, { signal, onTemplate: session.progress('templates') });
+  const classifier = await builder.classifier(templates, { signal, onTexts: session.progress('texts') });
   const cutTexts = warnOfCutTexts(session, templates, (template) => builder.texts.cutTexts(template));
   const { engine, model: clip, tokenizer } = model;
   const ranked = await rankClasses(embeddings, labels_N, classifier, { engine, signal });
@@ -98,8 +98,9 @@ async function evaluate(
   const scores = zeroShotScores(ranked, labels_N, classNames);
   // Where every caption is the class's name, retrieval would ask the same once more.
   const isAnother = task.captions.some((caption, n) => caption !== undefined && caption !== classNames[labels_N[n]!]);
+  const report = session.progress('captions');
   const retrieval = isAnother
-    ? await captionRetrieval(embeddings, task.captions, { engine, model: clip, tokenizer, signal })
+    ? await captionRetrieval(embeddings, task.captions, { engine, model: clip, tokenizer }, { signal, onTexts: report })
     : undefined;
   return { ranked, scores, retrieval, cutTexts };
 }

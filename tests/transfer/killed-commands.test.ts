@@ -50,6 +50,7 @@ afterAll(() => rm(folder, { recursive: true, force: true }));
 
 const RUN = ['pairs', '--store'];
 const COMPUTE = ['--threads', '1'];
+const TEMPLATES = ['--template', 'a {}', '--template', '{} of {}'];
 const TUNE = ['--steps', '6', '--batch', '6', '--evaluate-every', '2', '--warmup', '1'];
 
 /** A death in the middle of a write or before a rename, or a disk that fills up. */
@@ -74,6 +75,11 @@ const COMMANDS: readonly Command[] = [
   {
     title: 'probe',
     arguments: () => ['probe', ...RUN, store, '--data', manifest, ...COMPUTE],
+    disturbances: ['kill'],
+  },
+  {
+    title: 'prompts',
+    arguments: () => ['prompts', ...RUN, store, '--data', manifest, ...COMPUTE, ...TEMPLATES],
     disturbances: ['kill'],
   },
   {

@@ -71,7 +71,7 @@ export async function studyPrompts(options: PromptStudyOptions, modules: PromptS
   const builder = new ClassifierBuilder({ classes, descriptions, textsFolder }, model);
   const all = await builder.classifier(templates, {
     signal,
-    onTemplate: (done, total) => onProgress?.('texts', done, total),
+    onTexts: (done, total) => onProgress?.('texts', done, total),
   });
   const reference_N = await judge.predict(all);
   const classNames = classes.map(({ name }) => name);
@@ -106,9 +106,9 @@ function ensembleScorer(
   const sum = builder.sum();
   return {
     accuracyWith: async (t) =>
-      judge.accuracyOn('search', builder.of(sum, await builder.vectorsOf(templates[t]!, signal))),
+      judge.accuracyOn('search', builder.of(sum, await builder.vectorsOf(templates[t]!, { signal }))),
     take: async (t) => {
-      sum.add(await builder.vectorsOf(templates[t]!, signal));
+      sum.add(await builder.vectorsOf(templates[t]!, { signal }));
       return judge.accuracyOn('judge', builder.of(sum));
     },
   };

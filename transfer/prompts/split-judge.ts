@@ -1,4 +1,9 @@
-import { type ClassifyModules, type Embeddings, type PromptClassifier, predictClasses } from '../zero-shot/classify.ts';
+import {
+  type ClassifyModules,
+  type Embeddings,
+  type PromptClassifier,
+  predictClasses,
+} from '../../worker/eval/classify.ts';
 import type { PictureSplit } from './split-pictures.ts';
 
 /** Accuracies on the pictures that are chosen by, and on those that judge. */

@@ -1,6 +1,7 @@
+import type { PromptClassifier } from '../../worker/eval/classify.ts';
 import { TemplateSum } from '../../worker/eval/text-classifier.ts';
 import type { PromptClass } from './class-list.ts';
-import type { PromptClassifier } from './classify.ts';
+import type { EncodeProgress } from './encode-all-texts.ts';
 import type { JointModel } from './joint-model.ts';
 import { type DescriptionMode, PromptSpace } from './prompt-space.ts';
 import { TextEmbeddings } from './text-embeddings.ts';
@@ -14,7 +15,8 @@ export interface ClassifierBuilderOptions {
 
 export interface BuildOptions {
   readonly signal?: AbortSignal | undefined;
-  readonly onTemplate?: ((done: number, total: number) => void) | undefined;
+  /** How many texts are done, those that were there already included. */
+  readonly onTexts?: ((done: number, total: number) => void) | undefined;
 }
 
 /** Makes classifiers of templates, for a set of classes that is described in one way. */
@@ -30,11 +32,13 @@ export class ClassifierBuilder {
   }
 
   /** Of an ensemble: each class the mean over templates of unit-length embeddings, brought to unit length again. */
-  async classifier(templates: readonly string[], { signal, onTemplate }: BuildOptions = {}): Promise<PromptClassifier> {
+  async classifier(templates: readonly string[], { signal, onTexts }: BuildOptions = {}): Promise<PromptClassifier> {
     const sum = this.sum();
+    const phrases = this.texts.phrases.length;
     for (const [i, template] of templates.entries()) {
-      sum.add(await this.vectorsOf(template, signal));
-      onTemplate?.(i + 1, templates.length);
+      const report = (done: number) => onTexts?.(i * phrases + done, templates.length * phrases);
+      sum.add(await this.vectorsOf(template, { signal, onTexts: report }));
+      report(phrases);
     }
     return this.of(sum);
   }
@@ -44,8 +48,8 @@ export class ClassifierBuilder {
     return new TemplateSum(this.#space.vectors, this.#columns);
   }
 
-  async vectorsOf(template: string, signal?: AbortSignal): Promise<Float32Array> {
-    return this.#space.vectorsOf(await this.texts.of(template, signal));
+  async vectorsOf(template: string, progress?: EncodeProgress): Promise<Float32Array> {
+    return this.#space.vectorsOf(await this.texts.of(template, progress));
   }
 
   /** @param another what one template more would add */

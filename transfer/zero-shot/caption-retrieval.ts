@@ -1,7 +1,7 @@
+import { type Embeddings, similarityRows } from '../../worker/eval/classify.ts';
 import type { TextModules } from '../../worker/eval/encode-batch.ts';
 import { placeOf, retrievalMetrics } from '../../worker/eval/retrieval.ts';
-import { type ClassifyModules, type Embeddings, similarityRows } from './classify.ts';
-import { encodeAllTexts } from './encode-all-texts.ts';
+import { type EncodeProgress, encodeAllTexts } from './encode-all-texts.ts';
 
 export interface CaptionRetrieval {
   /** Pictures with a caption, and how many different captions they have. */
@@ -20,19 +20,21 @@ export interface CaptionRetrieval {
 export async function captionRetrieval(
   embeddings: Embeddings,
   captions: readonly (string | undefined)[],
-  modules: TextModules & ClassifyModules,
+  modules: TextModules,
+  progress: EncodeProgress = {},
 ): Promise<CaptionRetrieval | undefined> {
   const rows = Int32Array.from(captions.keys()).filter((row) => captions[row] !== undefined);
   const texts = [...new Set([...rows].map((row) => captions[row]!))];
   if (texts.length < 2) return undefined;
   const index = new Map(texts.map((text, t) => [text, t]));
   const textOf_N = Int32Array.from(captions, (caption) => (caption === undefined ? -1 : index.get(caption)!));
-  const texts_TE = await encodeAllTexts(texts, modules);
+  const texts_TE = await encodeAllTexts(texts, modules, progress);
+  const comparing = { engine: modules.engine, signal: progress.signal, rows };
   const imageToText: number[] = [];
   // Of each text the best similarity among its own pictures, and the first picture that has it.
   const bestOwn_T = new Float32Array(texts.length).fill(Number.NEGATIVE_INFINITY);
   const bestRow_T = new Int32Array(texts.length);
-  await similarityRows(embeddings, texts_TE, { ...modules, rows }, (row, similarities) => {
+  await similarityRows(embeddings, texts_TE, comparing, (row, similarities) => {
     const truth = textOf_N[row]!;
     imageToText.push(placeOf(similarities, truth));
     if (similarities[truth]! > bestOwn_T[truth]!) {
@@ -42,7 +44,7 @@ export async function captionRetrieval(
   });
   // Pictures before a text's own best one, and as near with a smaller number.
   const textToImage = new Int32Array(texts.length);
-  await similarityRows(embeddings, texts_TE, { ...modules, rows }, (row, similarities) => {
+  await similarityRows(embeddings, texts_TE, comparing, (row, similarities) => {
     for (let t = 0; t < texts.length; t++) {
       const similarity = similarities[t]!;
       if (similarity > bestOwn_T[t]! || (similarity === bestOwn_T[t]! && row < bestRow_T[t]!)) textToImage[t]!++;

@@ -1,5 +1,5 @@
+import type { PromptClassifier } from '../../worker/eval/classify.ts';
 import type { PromptClass } from './class-list.ts';
-import type { PromptClassifier } from './classify.ts';
 
 /**
  * What stands for a class in the templates: its name; all its descriptions, averaged to one vector; or all its descriptions, of which the one nearest to

@@ -7,7 +7,7 @@ import { fromFileError } from '../../common/file-errors.ts';
 import { makeFolder, writeWhole } from '../../common/whole-file.ts';
 import { fillTemplate } from '../../worker/eval/text-classifier.ts';
 import { readNpy, writeNpy } from '../features/npy.ts';
-import { encodeAllTexts } from './encode-all-texts.ts';
+import { type EncodeProgress, encodeAllTexts } from './encode-all-texts.ts';
 import type { JointModel } from './joint-model.ts';
 
 export interface TextEmbeddingsOptions {
@@ -42,10 +42,10 @@ export class TextEmbeddings {
   }
 
   /** The caller must not change it. */
-  async of(template: string, signal?: AbortSignal): Promise<Float32Array> {
+  async of(template: string, progress: EncodeProgress = {}): Promise<Float32Array> {
     const kept = this.#kept.get(template);
     if (kept !== undefined) return kept;
-    const rows_PE = (await this.#read(template)) ?? (await this.#encode(template, signal));
+    const rows_PE = (await this.#read(template)) ?? (await this.#encode(template, progress));
     this.#kept.set(template, rows_PE);
     return rows_PE;
   }
@@ -62,10 +62,10 @@ export class TextEmbeddings {
     return this.#phraseLengths.filter((length) => around + places * length > tokenizer.contextLength).length;
   }
 
-  async #encode(template: string, signal: AbortSignal | undefined): Promise<Float32Array> {
+  async #encode(template: string, progress: EncodeProgress): Promise<Float32Array> {
     const texts = this.phrases.map((phrase) => fillTemplate(template, phrase));
     const { engine, model, tokenizer, columns } = this.#model;
-    const values = await encodeAllTexts(texts, { engine, model, tokenizer, signal });
+    const values = await encodeAllTexts(texts, { engine, model, tokenizer }, progress);
     if (this.#folder !== undefined) {
       await makeFolder(this.#folder);
       await writeWhole(this.#file(template), writeNpy({ values, columns }));

@@ -1,4 +1,4 @@
-import type { RankedPictures } from './classify.ts';
+import type { RankedPictures } from '../../worker/eval/classify.ts';
 
 export interface ClassScore {
   readonly name: string;

@@ -1,4 +1,5 @@
 import { CoveyError, throwIfAborted } from '../../common/errors.ts';
+import { rankClasses } from './classify.ts';
 import { concatenated } from './concatenated.ts';
 import { ENCODE_BATCH, encodePictures, type Normalisation, type TextModules } from './encode-batch.ts';
 import { encodeClasses, type TextClassifierOptions } from './text-classifier.ts';
@@ -37,8 +38,6 @@ export interface ZeroShotResult {
   readonly classEmbeddings: Float32Array;
 }
 
-const BEST_COUNT = 5;
-
 /**
  * Zero-shot classification as in CLIP (Radford et al. 2021, §3.1): each class is the mean of its normalised template embeddings,
  * normalised again; a picture belongs to the class of highest cosine. Ties go to the class that comes first. Throws
@@ -51,45 +50,44 @@ export async function evaluateZeroShot(
   signal?: AbortSignal,
 ): Promise<ZeroShotResult> {
   const classIndex = new Map(options.classNames.map((name, index) => [name, index]));
-  const classEmbeddings = encodeClasses(options, modules);
-  const embedDim = modules.model.config.embedDim;
-  const predictions: Prediction[] = [];
+  const { embedDim } = modules.model.config;
   const embedded: Float32Array[] = [];
-  const flush = (batch: EvalImage[]): void => {
-    const embeddings = encodePictures(joined(batch), options, modules);
-    embedded.push(embeddings);
-    batch.forEach((image, row) => {
-      const truth = classIndex.get(image.label);
-      if (truth === undefined) {
-        throw new CoveyError(
-          'INVALID_ARGUMENT',
-          `Cannot classify ${image.sampleId}: its label '${image.label}' is not among the ${classIndex.size} classes`,
-        );
-      }
-      const embedding = embeddings.subarray(row * embedDim, (row + 1) * embedDim);
-      predictions.push({
-        sampleId: image.sampleId,
-        label: image.label,
-        ...ranked(embedding, classEmbeddings, truth, options.classNames),
-      });
-    });
-  };
+  const found: { readonly sampleId: string; readonly label: string; readonly truth: number }[] = [];
   let batch: EvalImage[] = [];
+  const flush = (): void => {
+    if (batch.length > 0) embedded.push(encodePictures(joined(batch), options, modules));
+    batch = [];
+  };
   for await (const image of images) {
     throwIfAborted(signal);
-    batch.push(image);
-    if (batch.length < (options.batch ?? ENCODE_BATCH)) continue;
-    flush(batch);
-    batch = [];
+    const { sampleId, label } = image;
+    const truth = classIndex.get(label);
+    if (truth === undefined) {
+      throw new CoveyError(
+        'INVALID_ARGUMENT',
+        `Cannot classify ${sampleId}: its label '${label}' is not among the ${classIndex.size} classes`,
+      );
+    }
+    found.push({ sampleId, label, truth });
+    if (batch.push(image) >= (options.batch ?? ENCODE_BATCH)) flush();
   }
-  if (batch.length > 0) flush(batch);
-  return {
-    ...summary(predictions),
-    classes: classIndex.size,
-    predictions,
-    classEmbeddings,
-    imageEmbeddings: concatenated(embedded),
-  };
+  flush();
+  const classEmbeddings = encodeClasses(options, modules);
+  const imageEmbeddings = concatenated(embedded);
+  const { best_NB, similarity_NB, rank_N, bestCount } = await rankClasses(
+    { values_NE: imageEmbeddings, columns: embedDim },
+    Int32Array.from(found, ({ truth }) => truth),
+    { classes: options.classNames.length, vectors_VE: classEmbeddings },
+    { engine: modules.engine, signal },
+  );
+  const predictions = found.map(({ sampleId, label }, n): Prediction => {
+    const best = Array.from({ length: bestCount }, (_, i) => ({
+      className: options.classNames[best_NB[n * bestCount + i]!]!,
+      similarity: similarity_NB[n * bestCount + i]!,
+    }));
+    return { sampleId, label, rank: rank_N[n]!, best };
+  });
+  return { ...summary(predictions), classes: classIndex.size, predictions, classEmbeddings, imageEmbeddings };
 }
 
 function joined(images: readonly EvalImage[]): Uint8Array {
@@ -99,29 +97,6 @@ function joined(images: readonly EvalImage[]): Uint8Array {
     pixels.set(image.pixels, row * bytes);
   });
   return pixels;
-}
-
-function ranked(
-  embedding: Float32Array,
-  classEmbeddings: Float32Array,
-  truth: number,
-  classNames: readonly string[],
-): Pick<Prediction, 'rank' | 'best'> {
-  const embedDim = embedding.length;
-  const similarities = new Float64Array(classNames.length);
-  for (let c = 0; c < classNames.length; c++) {
-    let dot = 0;
-    for (let d = 0; d < embedDim; d++) dot += embedding[d]! * classEmbeddings[c * embedDim + d]!;
-    similarities[c] = dot;
-  }
-  const own = similarities[truth]!;
-  let rank = 0;
-  similarities.forEach((similarity, c) => {
-    if (similarity > own || (similarity === own && c < truth)) rank++;
-  });
-  const order = Array.from(similarities.keys()).sort((a, b) => similarities[b]! - similarities[a]! || a - b);
-  const best = order.slice(0, BEST_COUNT).map((c) => ({ className: classNames[c]!, similarity: similarities[c]! }));
-  return { rank, best };
 }
 
 function summary(

@@ -5,9 +5,9 @@ import { RandomStream } from '../../../common/random.ts';
 import { type Engine, loadEngine, tf } from '../../../engine/index.ts';
 import { ClassifierBuilder } from '../../../transfer/zero-shot/build-classifier.ts';
 import { captionRetrieval } from '../../../transfer/zero-shot/caption-retrieval.ts';
-import { predictClasses, rankClasses } from '../../../transfer/zero-shot/classify.ts';
 import type { JointModel } from '../../../transfer/zero-shot/joint-model.ts';
 import { zeroShotScores } from '../../../transfer/zero-shot/zero-shot-scores.ts';
+import { predictClasses, rankClasses } from '../../../worker/eval/classify.ts';
 import { temporaryFolder } from '../../support/datasets.ts';
 import { smallJointModel } from '../joint-models.ts';
 
@@ -209,7 +209,7 @@ describe('classifying', () => {
   it('retrieves captions and pictures, of a caption of several pictures the nearest', async () => {
     const texts = ['a red thing', 'blue', 'green thing', 'the photo', 'a drawing of a one'];
     const captions = Array.from({ length: N }, (_, n) => (n % 7 === 6 ? undefined : texts[n % 5]));
-    const found = (await captionRetrieval({ values_NE, columns: E }, captions, { ...textModules(), engine }))!;
+    const found = (await captionRetrieval({ values_NE, columns: E }, captions, textModules()))!;
     const rows = Array.from(captions.keys()).filter((n) => captions[n] !== undefined);
     const embedded = Float32Array.from(texts.flatMap(embedding));
     const toText = rows.map((n) => texts.filter((_, t) => dot(n, t, embedded) > dot(n, n % 5, embedded)).length);
@@ -227,10 +227,10 @@ describe('classifying', () => {
       await captionRetrieval(
         { values_NE, columns: E },
         captions.map(() => 'all the same'),
-        { ...textModules(), engine },
+        textModules(),
       ),
     ).toBeUndefined();
   });
 });
 
-const textModules = () => ({ model: model.model, tokenizer: model.tokenizer });
+const textModules = () => ({ engine, model: model.model, tokenizer: model.tokenizer });
