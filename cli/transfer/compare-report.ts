@@ -20,20 +20,25 @@ const LINES: Readonly<Record<ComparedMethod, string>> = {
   finetune: 'line-main',
 };
 
+type Measure = 'accuracy' | 'classAccuracy';
+
 /** A line per method, a column per share of the labels; the last line is what pretraining brought. */
-export function comparisonTable({ rows }: ComparisonSummary): { readonly head: string[]; readonly rows: string[][] } {
+export function comparisonTable(
+  { rows }: ComparisonSummary,
+  measure: Measure = 'accuracy',
+): { readonly head: string[]; readonly rows: string[][] } {
   const fractions = [...new Set(rows.map(({ fraction }) => fraction))];
   const methods = [...new Set(rows.map(({ method }) => method))];
   const at = (method: ComparedMethod, fraction: number) =>
     rows.find((row) => row.method === method && row.fraction === fraction);
   const lines = methods.map((method) => [
     COMPARED_IN_WORDS[method],
-    ...fractions.map((fraction) => shown(at(method, fraction)!)),
+    ...fractions.map((fraction) => shown(at(method, fraction)!, measure)),
   ]);
   const gains = fractions.map((fraction) => {
     const scratch = at('scratch', fraction);
-    const others = methods.flatMap((method) => (method === 'scratch' ? [] : at(method, fraction)!.accuracy));
-    return scratch === undefined || others.length === 0 ? undefined : Math.max(...others) - scratch.accuracy;
+    const others = methods.flatMap((method) => (method === 'scratch' ? [] : at(method, fraction)![measure]));
+    return scratch === undefined || others.length === 0 ? undefined : Math.max(...others) - scratch[measure];
   });
   const gainLine = gains.some((gain) => gain !== undefined)
     ? [['better of the two, less scratch', ...gains.map((gain) => points(gain ?? Number.NaN))]]
@@ -45,9 +50,10 @@ export function comparisonTable({ rows }: ComparisonSummary): { readonly head: s
   return { head: ['', ...head], rows: [...lines, ...gainLine] };
 }
 
-function shown({ accuracy, accuracyRange: [least, largest] }: ComparedRow): string {
+function shown(row: ComparedRow, measure: Measure): string {
+  const [least, largest] = row[`${measure}Range`];
   const half = (largest - least) / 2;
-  return half === 0 ? percent(accuracy) : `${percent(accuracy)} ± ${(100 * half).toFixed(1)}`;
+  return half === 0 ? percent(row[measure]) : `${percent(row[measure])} ± ${(100 * half).toFixed(1)}`;
 }
 
 const points = (gain: number) => `${gain < 0 ? '−' : '+'}${Math.abs(100 * gain).toFixed(1)} points`;
@@ -87,9 +93,13 @@ export function comparisonPage(summary: ComparisonSummary, recipes: object, crea
 }
 
 function tableSection(summary: ComparisonSummary): Html {
-  const { head, rows } = comparisonTable(summary);
   return html`<section><h2>By the share of the labels</h2><p>From scratch: random weights of the same shape, all at the whole learning rate; the other settings are those of fine-tuning.</p>
-<table><thead><tr>${head.map((name, i) => (i === 0 ? html`<th></th>` : html`<th class="number">${name}</th>`))}</tr></thead><tbody>${rows.map(
+${tableOf(comparisonTable(summary))}
+<h3>Mean over the classes, each counting one</h3>${tableOf(comparisonTable(summary, 'classAccuracy'))}</section>`;
+}
+
+function tableOf({ head, rows }: ReturnType<typeof comparisonTable>): Html {
+  return html`<table><thead><tr>${head.map((name, i) => (i === 0 ? html`<th></th>` : html`<th class="number">${name}</th>`))}</tr></thead><tbody>${rows.map(
     ([name, ...cells]) => html`<tr><th>${name}</th>${cells.map((one) => html`<td class="number">${one}</td>`)}</tr>`,
-  )}</tbody></table></section>`;
+  )}</tbody></table>`;
 }

@@ -48,6 +48,9 @@ export interface ComparedRow {
   /** Mean over the seeds, and the least and the largest of them. */
   readonly accuracy: number;
   readonly accuracyRange: readonly [number, number];
+  /** The same where every class counts one. */
+  readonly classAccuracy: number;
+  readonly classAccuracyRange: readonly [number, number];
 }
 
 /**
@@ -179,15 +182,19 @@ function rowsOf(cells: readonly Cell[], { fractions, methods }: CompareOptions):
     fractions.map((fraction) => {
       const own = cells.filter((one) => one.method === method && one.fraction === fraction);
       const accuracies = own.map(({ accuracy }) => accuracy);
+      const classAccuracies = own.map(({ classAccuracy }) => classAccuracy);
       return {
         method,
         fraction,
         pictures: mean(own.map(({ pictures }) => pictures)),
         accuracy: mean(accuracies),
-        accuracyRange: [Math.min(...accuracies), Math.max(...accuracies)] as const,
+        accuracyRange: rangeOf(accuracies),
+        classAccuracy: mean(classAccuracies),
+        classAccuracyRange: rangeOf(classAccuracies),
       };
     }),
   );
 }
 
+const rangeOf = (values: readonly number[]) => [Math.min(...values), Math.max(...values)] as const;
 const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;

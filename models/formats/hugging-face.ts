@@ -58,7 +58,7 @@ export function hfMisfit(model: PretrainedSettings): string | undefined {
 
 /** The same beside graphs, which need no config.json of a tower that transformers does not know. */
 export function graphSettings(model: PretrainedSettings): Record<string, string> {
-  if (clipVitMisfit(visionOf(model)) === undefined) return hfSettings(model);
+  if (clipVitMisfit(visionOf(model)) === undefined || hfMisfit(model) === undefined) return hfSettings(model);
   return {
     [HF_PREPROCESSOR]: prettyJson(hfPreprocessorConfig(model)),
     ...(model.kind === 'clip' ? model.tokenizer.files() : {}),

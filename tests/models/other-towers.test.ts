@@ -4,7 +4,7 @@ import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { VisionConfig } from '../../common/config/vision-config.ts';
 import { misfit } from '../../models/formats/export-formats.ts';
-import { exportHf, readHfConfig } from '../../models/formats/hugging-face.ts';
+import { exportHf, graphSettings, readHfConfig } from '../../models/formats/hugging-face.ts';
 import { type LoadOptions, loadPretrainedPath } from '../../models/formats/load-pretrained.ts';
 import { exportOpenClip, readOpenClipConfig } from '../../models/formats/open-clip.ts';
 import { resizePositions } from '../../models/formats/position-resize.ts';
@@ -225,6 +225,9 @@ describe('SigLIP’s image tower in transformers’ files', () => {
       layer_norm_eps: 1e-6,
       num_attention_heads: 2,
     });
+    // Beside graphs of it lies the same.
+    expect(graphSettings(model)['config.json']).toBe(await readFile(at('siglip', 'config.json'), 'utf8'));
+    expect(graphSettings(withTexts(SIGLIP))['config.json']).toBeUndefined();
     const larger = await loadPretrainedPath(at('siglip'), { imageSize: 24 });
     expect(larger.weights.get('visual.positional_embedding')).toHaveLength(36 * 32);
   });

@@ -84,6 +84,10 @@ describe('covey compare', () => {
     const page = await readFile(at('compared', 'report.html'), 'utf8');
     expect(page).toContain('<polyline class="line-main"');
     expect(page).toContain('40 % (6 pictures)');
+    const { rows: ofClasses } = comparisonTable(result, 'classAccuracy');
+    const scratchRow = result.rows.find(({ method, fraction }) => method === 'scratch' && fraction === 0.4)!;
+    expect(scratchRow.classAccuracy).toBe(scratch.classAccuracy);
+    expect(ofClasses[0]![1]).toBe(`${(100 * scratch.classAccuracy).toFixed(1)} %`);
   });
 
   it('computes nothing twice, goes on to the same result where a cell is missing, and refuses another comparison', async () => {
