@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { RandomStream } from '../../common/random.ts';
 import { conv2d, type Engine, loadEngine, type Tensor, type Tensor4D, tf } from '../../engine/index.ts';
 import type { AdapterOptions } from '../../transfer/adapters/adapter.ts';
+import { adaptedNetwork, adapterFileOf } from '../../transfer/adapters/adapter-file.ts';
 import { newAdapter } from '../../transfer/adapters/new-adapter.ts';
 import type { Backbone } from '../../transfer/backbone.ts';
 import { TransferNetwork } from '../../transfer/network.ts';
@@ -122,4 +123,25 @@ describe.each(PLACEMENTS)('convolutional adapters in %s', (placement) => {
     whole.dispose();
     resumed.dispose();
   });
+});
+
+it('convolutional adapters stand beside each other on one backbone, each with the norms and statistics of its own pictures', async () => {
+  const before = tf.memory().numTensors;
+  const source = smallResnet();
+  const tasks = [];
+  for (const placement of PLACEMENTS) {
+    const options: AdapterOptions = { kind: 'conv', placement };
+    const trained = make(source, options);
+    await tune(recipe(placement), modules(trained));
+    tasks.push({ file: adapterFileOf(trained, options, ['a', 'b', 'c']), expected: features(trained) });
+    trained.dispose();
+  }
+  const bare = new TransferNetwork(source, { seed: 0, precision: 'fp32' });
+  const plain = features(bare);
+  const networks = tasks.map(({ file }) => adaptedNetwork(file, source, bare));
+  for (const [i, network] of networks.entries()) expect(features(network)).toEqual(tasks[i]!.expected);
+  expect(tasks[0]!.expected).not.toEqual(tasks[1]!.expected);
+  expect(features(bare)).toEqual(plain);
+  for (const network of [...networks, bare]) network.dispose();
+  expect(tf.memory().numTensors).toBe(before);
 });
