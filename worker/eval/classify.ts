@@ -19,7 +19,13 @@ export interface Embeddings {
   readonly columns: number;
 }
 
-/** Floats of a block of similarities: what is in memory at once, however many pictures and classes there are. */
+export interface ClassifyModules {
+  readonly engine: Engine;
+  readonly signal?: AbortSignal | undefined;
+  /** Floats of a block of similarities: what is in memory at once, however many pictures and classes there are. Default 2²². */
+  readonly tileFloats?: number | undefined;
+}
+
 const TILE_FLOATS = 2 ** 22;
 
 /**
@@ -30,16 +36,12 @@ const TILE_FLOATS = 2 ** 22;
 export async function similarityRows(
   { values_NE, columns }: Embeddings,
   keys_VE: Float32Array,
-  {
-    engine,
-    rows,
-    signal,
-  }: { readonly engine: Engine; readonly rows?: Int32Array | undefined; readonly signal?: AbortSignal | undefined },
+  { engine, rows, signal, tileFloats = TILE_FLOATS }: ClassifyModules & { readonly rows?: Int32Array | undefined },
   onRow: (row: number, similarities_V: Float32Array) => void,
 ): Promise<void> {
   const keys = keys_VE.length / columns;
   const count = rows?.length ?? values_NE.length / columns;
-  const tile = Math.max(1, Math.min(count, Math.floor(TILE_FLOATS / Math.max(1, keys))));
+  const tile = Math.max(1, Math.min(count, Math.floor(tileFloats / Math.max(1, keys))));
   const similarities = new Float32Array(tile * keys);
   const keysTensor_VE = tf.tensor2d(keys_VE, [keys, columns]);
   try {
@@ -91,11 +93,6 @@ export function classScores(
     if (similarities_V[v]! > scores_K[k]!) scores_K[k] = similarities_V[v]!;
   }
   return scores_K;
-}
-
-export interface ClassifyModules {
-  readonly engine: Engine;
-  readonly signal?: AbortSignal | undefined;
 }
 
 /** The class of highest score of every picture, [N]; a tie goes to the class that comes first. */

@@ -161,6 +161,12 @@ describe('classifying', () => {
       expect(predicted[n]).toBe(order[0]);
     }
     expect([...predicted]).not.toContain(4);
+    // In blocks of two pictures, and of one where not even its own similarities fit.
+    for (const tileFloats of [20, 1]) {
+      const inBlocks = await rankClasses(embeddings, labels_N, classifier, { engine, tileFloats });
+      expect([inBlocks.best_NB, inBlocks.rank_N]).toEqual([ranked.best_NB, ranked.rank_N]);
+      expect(await predictClasses(embeddings, classifier, { engine, tileFloats })).toEqual(predicted);
+    }
   });
 
   it('takes the nearest of a class’s several vectors', async () => {
