@@ -39,7 +39,7 @@ export function addAdapterCommand(program: Command): void {
     .requiredOption('--adapter <file>', 'an adapter; once for each task', repeated)
     .requiredOption(
       '--data <manifest>',
-      'URL of the manifest of labelled pictures: one for all adapters, or one for each in their order',
+      'manifest (URL or path) of labelled pictures: one for all adapters, or one for each in their order',
       repeated,
     )
     .option(

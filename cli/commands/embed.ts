@@ -11,7 +11,7 @@ export function addEmbedCommand(program: Command): void {
     .command('embed')
     .description('run a backbone over a dataset and keep its features; run again to go on after an interruption')
     .argument('<backbone>', BACKBONE_ARGUMENT)
-    .requiredOption('--data <manifest>', 'URL of the manifest of the pictures')
+    .requiredOption('--data <manifest>', 'manifest (URL or path) of the pictures')
     .requiredOption('-o, --out <folder>', 'folder of the features: a set of files per shard of the dataset')
     .addOption(
       new Option('--format <names>', 'npy, or with a comma also parquet')

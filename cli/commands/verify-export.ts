@@ -40,7 +40,7 @@ export function addVerifyExportCommand(program: Command): void {
     .option('--image-tower', 'the export is the image tower alone of the run or the reference')
     .option(
       '--data <manifest>',
-      'URL of the manifest of pictures and captions (default: drawings of @iconify-json/noto)',
+      'manifest (URL or path) of pictures and captions (default: drawings of @iconify-json/noto)',
     )
     .option('--samples <n>', 'pictures and captions to try', wholeNumber(1, 4096), SAMPLES_DEFAULT)
     .option('--tolerance <x>', 'largest absolute difference that passes', positiveNumber, TOLERANCE_DEFAULT)

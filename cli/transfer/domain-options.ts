@@ -28,8 +28,8 @@ export interface AdaptationOptions {
 
 export function addAdaptationOptions(command: Command): Command {
   return command
-    .requiredOption('--source <manifest>', 'URL of the manifest of the labelled pictures')
-    .requiredOption('--target <manifest>', 'URL of the manifest of the other domain’s pictures; labels are not read')
+    .requiredOption('--source <manifest>', 'manifest (URL or path) of the labelled pictures')
+    .requiredOption('--target <manifest>', 'manifest (URL or path) of the other domain’s pictures; labels are not read')
     .addOption(
       new Option('--method <name>', 'dann: adversarial; coral: covariances; mmd: kernel means; none: source only')
         .choices(DOMAIN_METHODS)

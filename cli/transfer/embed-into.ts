@@ -2,6 +2,7 @@ import type { ShardPart } from '../../transfer/features/embed-dataset.ts';
 import type { EmbeddingFacts, EmbeddingFolder } from '../../transfer/features/embedding-folder.ts';
 import type { EmbeddingStore } from '../../transfer/features/embedding-store.ts';
 import type { PictureEncoder } from '../../transfer/features/extract-features.ts';
+import { storeUrl } from '../local-paths.ts';
 import { type OpenedDataset, PIXELS_MAX, type TransferSession } from './session.ts';
 
 export interface EmbeddingTarget extends Pick<EmbeddingFacts, 'formats' | 'normalised'> {
@@ -20,7 +21,7 @@ export async function prepareFolder(
   return EmbeddingFolder.prepare(out, {
     version: 1,
     backbone: { digest, origin },
-    dataset: { name: dataset.manifest.name, sha256: dataset.sha256, manifest },
+    dataset: { name: dataset.manifest.name, sha256: dataset.sha256, manifest: storeUrl(manifest) },
     dimensions: columns,
     formats,
     normalised,

@@ -7,7 +7,7 @@ import { TransferNetwork } from '../../transfer/network.ts';
 import { type BackboneOptions, openBackbone } from './backbone-options.ts';
 import { embedInto, prepareFolder } from './embed-into.ts';
 import { embedByWorkers } from './embed-workers.ts';
-import type { ComputeOptions, TransferSession } from './session.ts';
+import { type ComputeOptions, noneReadable, type TransferSession } from './session.ts';
 
 export interface EmbedCommandOptions extends BackboneOptions, ComputeOptions {
   readonly data: string;
@@ -26,7 +26,6 @@ export async function embed(session: TransferSession, source: string, options: E
   const { backbone } = await openBackbone(context, source, options);
   const opened = await session.openDataset(options.data);
   const { dataset, cache } = opened;
-  expectPictures(dataset.sampleCount, options.data);
   const network = session.own(new TransferNetwork(backbone, { seed: 0, precision: 'fp32' }), (one) => one.dispose());
   const encoder = networkEncoder(session.engine, network);
   const { out, data: manifest, normalise: normalised = false, part } = options;
@@ -35,6 +34,8 @@ export async function embed(session: TransferSession, source: string, options: E
     (options.workers ?? 1) === 1
       ? await embedInto(session, encoder, opened, folder, part)
       : await embedByWorkers(session, { source, options }, { dataset, folder });
+  // Of a part the rest may be elsewhere.
+  if (part === undefined && (await folder.countRows()) === 0) throw noneReadable(dataset.sampleCount);
   const files = [out];
   if (options.page !== undefined) {
     const { writeNeighbourPage } = await import('./neighbour-page.ts');
@@ -58,14 +59,4 @@ export function formatsOf(given: readonly string[]): EmbeddingFormat[] {
   }
   // npy is what covey itself reads.
   return given.includes('parquet') ? ['npy', 'parquet'] : ['npy'];
-}
-
-/** A dataset of nothing is a mistake, and better said than answered with an empty folder. */
-function expectPictures(count: number, manifest: string): void {
-  if (count > 0) return;
-  throw new CoveyError(
-    'INVALID_ARGUMENT',
-    `Cannot embed ${manifest}: the dataset has no samples; pack it again, or look at what --where left of it`,
-    { fields: { manifest } },
-  );
 }

@@ -33,7 +33,7 @@ export function addLabelChoices(command: Command): Command {
 /** All but how many of the labels are used. */
 export function addLabelledData(command: Command): Command {
   command
-    .requiredOption('--data <manifest>', 'URL of the manifest of the labelled pictures')
+    .requiredOption('--data <manifest>', 'manifest (URL or path) of the labelled pictures')
     .option('--test <manifest>', 'pictures to judge by, not seen before (default: the validation split)');
   return addLabelSpace(command);
 }

@@ -7,7 +7,7 @@ import { networkEncoder } from '../../transfer/features/extract-features.ts';
 import { TransferNetwork } from '../../transfer/network.ts';
 import { embedInto, prepareFolder } from './embed-into.ts';
 import { classesOf, type LabelOptions } from './label-options.ts';
-import type { OpenedDataset, TransferSession } from './session.ts';
+import { noneReadable, type OpenedDataset, type TransferSession } from './session.ts';
 
 export interface ProbeFeatureOptions extends Pick<LabelOptions, 'data' | 'test' | 'labelKey' | 'classes'> {
   /** Where features are kept, below it. */
@@ -61,6 +61,7 @@ async function featureReader(
   const folder = await prepareFolder(encoder, opened, { out, manifest, formats: ['npy'], normalised: false });
   await embedInto(session, encoder, opened, folder);
   const { keys, features } = await folder.readAll();
+  if (keys.length === 0) throw noneReadable(opened.dataset.sampleCount);
   const rows = new Map(keys.map(({ key }, row) => [key, row]));
   const dimensions = features.columns;
   return {

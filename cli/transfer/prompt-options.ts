@@ -25,7 +25,7 @@ export function addPromptOptions(command: Command): Command {
   command
     .requiredOption(
       '--data <manifest>',
-      'URL of the manifest of the pictures; a sample’s label is its class, or else its first caption',
+      'manifest (URL or path) of the pictures; a sample’s label is its class, or else its first caption',
     )
     .option(
       '--classes <file>',

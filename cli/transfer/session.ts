@@ -2,6 +2,7 @@ import { availableParallelism } from 'node:os';
 import { type Command, InvalidArgumentError } from 'commander';
 import { LRUCache } from 'lru-cache';
 import type { AugmentConfig } from '../../common/config/augment-config.ts';
+import { CoveyError } from '../../common/errors.ts';
 import type { Engine } from '../../engine/index.ts';
 import type { LabelledSet } from '../../transfer/data/labelled-set.ts';
 import type { PictureSample, PictureSource } from '../../transfer/data/picture-source.ts';
@@ -10,7 +11,7 @@ import type { Dataset } from '../../worker/data/dataset.ts';
 import type { ShardCache } from '../../worker/data/shard-cache.ts';
 import type { CommandContext } from '../context.ts';
 import { formatDuration } from '../format.ts';
-import { defaultCacheDir } from '../local-paths.ts';
+import { defaultCacheDir, storeUrl } from '../local-paths.ts';
 import { storeOpener } from '../open-store.ts';
 import { type EngineChoice, engineOption, wholeNumber } from '../option-values.ts';
 import { StatusLine } from '../status-line.ts';
@@ -139,9 +140,9 @@ export class TransferSession {
     const { openDataset, splitManifestUrl } = await import('../../worker/data/dataset.ts');
     const { ShardCache } = await import('../../worker/data/shard-cache.ts');
     const { logger, signal } = this.context;
-    const { storeUrl, key } = splitManifestUrl(manifestUrl);
+    const { storeUrl: url, key } = splitManifestUrl(storeUrl(manifestUrl));
     const { closers } = this.#shared;
-    const store = closers.add(storeOpener(this.context)(storeUrl), (one) => one.close());
+    const store = closers.add(storeOpener(this.context)(url), (one) => one.close());
     const dataset = await openDataset(store, key, { signal });
     const dir = this.#options.cacheDir ?? defaultCacheDir();
     const cache = new ShardCache({ dir, bytesMax: CACHE_BYTES_MAX }, { store, logger });
@@ -192,6 +193,7 @@ export class TransferSession {
       signal,
     );
     for (const { sampleId, reason } of broken) output.warn(`${sampleId} left out: ${reason}`);
+    if (all.length > 0 && broken.length === all.length) throw noneReadable(all.length, broken[0]);
     const brokenIds = new Set(broken.map(({ sampleId }) => sampleId));
     return { samples: all.filter(({ located }) => !brokenIds.has(located.sampleId)), pictures };
   }
@@ -226,6 +228,19 @@ function once<T>(kept: KeptPromises<T>, key: string, make: () => Promise<T>): Pr
   const found = kept.get(key) ?? make();
   kept.set(key, found);
   return found;
+}
+
+/** What is said of a dataset of which nothing is left. */
+export function noneReadable(
+  pictures: number,
+  first?: { readonly sampleId: string; readonly reason: string },
+): CoveyError {
+  const example = first === undefined ? '' : `, ${first.sampleId} for one: ${first.reason}`;
+  return new CoveyError(
+    'INVALID_ARGUMENT',
+    `Cannot use the dataset: none of its ${pictures} pictures can be read${example}; look at the files it was packed from, and pack it again`,
+    { fields: { pictures } },
+  );
 }
 
 /** `1/4`: the first of four parts. */

@@ -3,7 +3,7 @@ import { openDataset, splitManifestUrl } from '../../worker/data/dataset.ts';
 import { evalBatches } from '../../worker/data/eval-loader.ts';
 import { ShardCache } from '../../worker/data/shard-cache.ts';
 import type { CommandContext } from '../context.ts';
-import { defaultCacheDir } from '../local-paths.ts';
+import { defaultCacheDir, storeUrl } from '../local-paths.ts';
 import { withStore } from '../open-store.ts';
 import type { VerifySamples } from './verify-samples.ts';
 
@@ -16,8 +16,8 @@ export async function datasetVerifySamples(
   { count, imageSide }: { readonly count: number; readonly imageSide: number },
   context: CommandContext,
 ): Promise<VerifySamples> {
-  const { storeUrl, key } = splitManifestUrl(manifestUrl);
-  return withStore(context, storeUrl, async (store) => {
+  const { storeUrl: url, key } = splitManifestUrl(storeUrl(manifestUrl));
+  return withStore(context, url, async (store) => {
     const dataset = await openDataset(store, key, { signal: context.signal });
     const cache = new ShardCache(
       { dir: defaultCacheDir(), bytesMax: CACHE_BYTES_MAX },

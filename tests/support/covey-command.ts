@@ -1,5 +1,6 @@
 import { execFile } from 'node:child_process';
 import path from 'node:path';
+import { processEnvironment } from '../../cli/process-environment.ts';
 import { packageRoot } from '../../common/built-module.ts';
 
 /** The compiled command. */
@@ -36,7 +37,7 @@ export function runCovey(given: readonly string[], options: CommandOptions = {})
   const limit = ['/bin/sh', '-c', `ulimit -f ${Math.floor((fileBytesMax ?? 0) / FILE_BLOCK_BYTES)}; exec "$0" "$@"`];
   const [program, ...rest] = fileBytesMax === undefined ? node : [...limit, ...node];
   const settings = {
-    env: { ...process.env, NO_COLOR: '1', ...env },
+    env: { ...processEnvironment(process.env), NO_COLOR: '1', ...env },
     timeout: timeoutMs,
     killSignal: 'SIGKILL' as const,
     maxBuffer: 2 ** 26,

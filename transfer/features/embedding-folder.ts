@@ -99,6 +99,13 @@ export class EmbeddingFolder implements EmbeddingStore {
     return { keys, features };
   }
 
+  /** Of the finished shards. */
+  async countRows(): Promise<number> {
+    const shards = await this.finishedShards();
+    const texts = await Promise.all(shards.map((shard) => readFile(this.#file(shard, 'keys.jsonl'), 'utf8')));
+    return texts.reduce((sum, text) => sum + text.split('\n').length - 1, 0);
+  }
+
   /** All finished shards one behind the other. */
   async readAll(): Promise<EmbeddedShard> {
     const shards: EmbeddedShard[] = [];

@@ -188,18 +188,36 @@ export async function openDataset(
       },
     );
   }
-  const manifest = parseJson(datasetManifestSchema, bytes, `dataset manifest ${store.url}/${manifestKey}`);
+  const manifest = parseJson(datasetManifestSchema, bytes, `dataset manifest ${store.url}/${manifestKey}`, (value) =>
+    expectSamples(value, `${store.url}/${manifestKey}`),
+  );
   const folder = manifestKey.slice(0, manifestKey.lastIndexOf('/') + 1);
   return new Dataset({ manifest, sha256, folder }, { store });
 }
 
-function parseJson<Schema extends z.ZodType>(schema: Schema, bytes: Uint8Array, what: string): z.infer<Schema> {
+/** A dataset of nothing is no broken one, and better said in other words. */
+function expectSamples(manifest: unknown, url: string): void {
+  if (!(manifest instanceof Object && 'sampleCount' in manifest && manifest.sampleCount === 0)) return;
+  throw new CoveyError(
+    'INVALID_ARGUMENT',
+    `Cannot use dataset ${url}: it has no samples; pack it again, from a source that has some`,
+    { fields: { url } },
+  );
+}
+
+function parseJson<Schema extends z.ZodType>(
+  schema: Schema,
+  bytes: Uint8Array,
+  what: string,
+  check?: (value: unknown) => void,
+): z.infer<Schema> {
   let value: unknown;
   try {
     value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
   } catch (thrown) {
     throw new CoveyError('DATA_CORRUPT', `Cannot read ${what}: it is not JSON`, { cause: thrown });
   }
+  check?.(value);
   const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;
   const problems = parsed.error.issues.map((issue) => `${issue.path.join('.') || '(top)'}: ${issue.message}`);

@@ -1,0 +1,181 @@
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { Command } from 'commander';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { EXIT, exitCodeOf } from '../../cli/exit-codes.ts';
+import { addBackboneOptions } from '../../cli/transfer/backbone-options.ts';
+import { type EmbedCommandOptions, embed } from '../../cli/transfer/embed.ts';
+import { type FinetuneOptions, finetune } from '../../cli/transfer/finetune.ts';
+import { addHeadOptions } from '../../cli/transfer/head-options.ts';
+import { addLabelOptions } from '../../cli/transfer/label-options.ts';
+import { type ProbeOptions, probe } from '../../cli/transfer/probe.ts';
+import { addComputeOptions, TransferSession } from '../../cli/transfer/session.ts';
+import { addTuneOptions } from '../../cli/transfer/tune-options.ts';
+import { exportBackbone } from '../../cli/transfer/tuned-files.ts';
+import { CoveyError } from '../../common/errors.ts';
+import { commandContext } from '../support/command-context.ts';
+import { fileStore, makeDataset } from '../support/datasets.ts';
+import { colouredSamples } from './labelled-pictures.ts';
+import { smallBackbone } from './small-backbone.ts';
+
+type Sample = Awaited<ReturnType<typeof colouredSamples>>[number];
+
+let folder: string;
+let outputs = 0;
+const inFolder = (...names: string[]) => path.join(folder, ...names);
+const manifestOf = (name: string) => pathToFileURL(inFolder(name, 'manifest.json')).href;
+
+/** What the datasets are made of: twelve good samples, four of each of three classes. */
+const DATASETS: Readonly<Record<string, (samples: readonly Sample[]) => readonly (readonly Partial<Sample>[])[]>> = {
+  good: (samples) => [samples],
+  'without labels': (samples) => [samples.map(({ image, caption }) => ({ image, caption }))],
+  'with one class': (samples) => [samples.map((sample) => ({ ...sample, label: 'red' }))],
+  'with one picture per class': (samples) => [samples.slice(0, 3)],
+  'with another class': (samples) => [samples.map((sample, i) => (i === 5 ? { ...sample, label: 'violet' } : sample))],
+  'of broken pictures': (samples) => [samples.map((sample) => ({ ...sample, image: Uint8Array.of(1, 2, 3) }))],
+  'with two broken pictures and a lonely class': (samples) => [
+    samples.map((sample, i) => ({
+      ...sample,
+      ...(i < 2 ? { image: Uint8Array.of(1, 2, 3) } : {}),
+      ...(i === 7 ? { label: 'lonely' } : {}),
+    })),
+  ],
+};
+
+beforeAll(async () => {
+  folder = await mkdtemp(path.join(tmpdir(), 'covey-refused-'));
+  await exportBackbone(inFolder('backbone'), smallBackbone());
+  const samples = await colouredSamples(4);
+  for (const [name, shards] of Object.entries(DATASETS)) {
+    await makeDataset(fileStore(inFolder(name)), shards(samples) as readonly (readonly Sample[])[]);
+  }
+  await writeFile(inFolder('classes.txt'), 'blue\ngreen\nred\n');
+  // Nothing that covey packs, and still met: somebody's own tool, or a manifest mended by hand.
+  const manifest = JSON.parse(await readFile(inFolder('good', 'manifest.json'), 'utf8')) as { shards: object[] };
+  const emptied = { 'without samples': [], 'with a shard without samples': [{ ...manifest.shards[0], samples: 0 }] };
+  for (const [name, shards] of Object.entries(emptied)) {
+    await mkdir(inFolder(name));
+    await writeFile(inFolder(name, 'manifest.json'), JSON.stringify({ ...manifest, sampleCount: 0, shards }));
+  }
+});
+afterAll(() => rm(folder, { recursive: true, force: true }));
+
+type Body = (session: TransferSession, source: string, options: never) => Promise<object>;
+const BODIES = { embed, probe, finetune } as unknown as Readonly<Record<CommandName, Body>>;
+type CommandName = 'embed' | 'probe' | 'finetune';
+
+/** The options as the command line would have them. */
+function optionsOf(
+  command: CommandName,
+  given: readonly string[],
+): EmbedCommandOptions & ProbeOptions & FinetuneOptions {
+  const parser = new Command(command).exitOverride().requiredOption('-o, --out <folder>');
+  addComputeOptions(
+    addBackboneOptions(command === 'embed' ? parser.requiredOption('--data <url>') : addLabelOptions(parser)),
+  );
+  if (command === 'finetune') addHeadOptions(addTuneOptions(parser)).option('--wise');
+  return parser.parse([...given], { from: 'user' }).opts();
+}
+
+/** What a command says of some data: its error with the exit code, or its result and all that was said. */
+async function outcome(command: CommandName, data: string, ...more: readonly string[]) {
+  const context = commandContext();
+  const small = command === 'finetune' ? ['--steps', '2', '--batch', '4', '--evaluate-every', '1'] : [];
+  const given = ['--data', manifestOf(data), '-o', inFolder(`out-${outputs++}`), '--threads', '1', ...small, ...more];
+  const options = optionsOf(command, given);
+  try {
+    const body = (session: TransferSession) => BODIES[command](session, inFolder('backbone'), options as never);
+    return { result: await TransferSession.run(context, options, body), said: context.said() };
+  } catch (thrown) {
+    const error = CoveyError.from(thrown);
+    return { code: error.code, message: error.message, exit: exitCodeOf(error) };
+  }
+}
+
+const LEARNERS = ['probe', 'finetune'] as const;
+const ALL = ['embed', ...LEARNERS] as const;
+
+interface Refusal {
+  readonly data: string;
+  readonly commands: readonly CommandName[];
+  readonly more?: readonly string[];
+  /** What is wrong, and what to do. */
+  readonly says: RegExp;
+}
+
+const REFUSALS: readonly Refusal[] = [
+  { data: 'without samples', commands: ALL, says: /has no samples; pack it again/ },
+  { data: 'with a shard without samples', commands: ALL, says: /has no samples; pack it again/ },
+  {
+    data: 'without labels',
+    commands: LEARNERS,
+    says: /none of the 12 samples .* has a `label`; pack it with labels, or name a key.*--label-key/,
+  },
+  { data: 'with one class', commands: LEARNERS, says: /a single class, red; at least two are needed/ },
+  {
+    data: 'with one picture per class',
+    commands: LEARNERS,
+    says: /3 of 3 classes are left for training and 0 for validation; label more/,
+  },
+  { data: 'of broken pictures', commands: LEARNERS, says: /none of its 12 pictures can be read.*pack it again/ },
+  { data: 'of broken pictures', commands: ['embed'], says: /none of its 12 pictures can be read.*pack it again/ },
+  {
+    data: 'with another class',
+    commands: LEARNERS,
+    more: ['--classes', 'CLASSES'],
+    says: /1 labels are not among the 3 classes: .* is 'violet'; mend the labels or the list of classes/,
+  },
+  {
+    data: 'good',
+    commands: LEARNERS,
+    more: ['--test', 'with another class'],
+    says: /1 labels are not among the 3 classes: .* is 'violet'/,
+  },
+  {
+    data: 'good',
+    commands: LEARNERS,
+    more: ['--test', 'without labels'],
+    says: /none of the 12 samples .* has a `label`/,
+  },
+  {
+    data: 'good',
+    commands: LEARNERS,
+    more: ['--test', 'of broken pictures'],
+    says: /none of its 12 pictures can be read/,
+  },
+  {
+    data: 'good',
+    commands: LEARNERS,
+    more: ['--classes', 'NONE'],
+    says: /Cannot read the classes .*: ENOENT; there is no such file/,
+  },
+];
+
+/** Names of datasets and files in options as their places. */
+const placed = (one: string) =>
+  one === 'CLASSES'
+    ? inFolder('classes.txt')
+    : one === 'NONE'
+      ? inFolder('none.txt')
+      : one in DATASETS
+        ? manifestOf(one)
+        : one;
+
+describe.each(REFUSALS)('a dataset $data $more', ({ data, commands, more = [], says }) => {
+  it.each(commands)('is refused by %s, with what to do', async (command) => {
+    const found = await outcome(command, data, ...more.map(placed));
+    expect(found).toMatchObject({ message: expect.stringMatching(says) });
+    const { code, exit } = found as { code: string; exit: number };
+    expect(exit).toBe(code === 'NOT_FOUND' ? EXIT.failed : EXIT.usage);
+  });
+});
+
+describe('a dataset with two broken pictures and a class of one picture', () => {
+  it.each(ALL)('is taken by %s, which says what it left out', async (command) => {
+    const found = await outcome(command, 'with two broken pictures and a lonely class');
+    expect(found).toMatchObject({ said: expect.stringMatching(/0\.tar\/0 left out: .*\n.*0\.tar\/1 left out: /s) });
+    if (command !== 'embed') expect(found).toMatchObject({ result: { classes: 4, train: 7, validation: 3 } });
+  });
+});
