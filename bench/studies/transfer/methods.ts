@@ -16,6 +16,8 @@ import { type TuneRecipe, tuneRecipeSchema } from '../../../transfer/tune/tune-r
 export interface Method {
   readonly name: string;
   readonly fromScratch?: boolean;
+  /** Of the study's. Default 1. */
+  readonly stepsScale?: number;
   readonly recipe?: {
     readonly method: TuneRecipe['method'];
     readonly lr: number;
@@ -25,20 +27,22 @@ export interface Method {
   };
 }
 
-const COMMON: readonly Method[] = [
-  { name: 'from scratch', fromScratch: true, recipe: { method: 'full', lr: 1e-3, batchNorm: 'batch' } },
+/** `lr`: of full fine-tuning. */
+const common = (lr: number): readonly Method[] => [
+  // What is new learns fast, and longer.
+  { name: 'from scratch', fromScratch: true, stepsScale: 2, recipe: { method: 'full', lr: 1e-3, batchNorm: 'batch' } },
   { name: 'linear probe' },
-  { name: 'full fine-tune', recipe: { method: 'full', lr: 1e-3, batchNorm: 'batch' } },
+  { name: 'full fine-tune', recipe: { method: 'full', lr, batchNorm: 'batch' } },
   { name: 'full, backbone ×0.1', recipe: { method: 'full', lr: 1e-3, backboneLrScale: 0.1, batchNorm: 'batch' } },
 ];
 
-/** The rates are those of full fine-tuning; adapters, which start from nothing, take five times that. */
+/** Adapters, which start from nothing and move little, take several times the rate of full fine-tuning. */
 export const VIT_METHODS: readonly Method[] = [
-  ...COMMON,
-  { name: 'bottleneck adapters', recipe: { method: 'adapter', lr: 5e-3, adapter: { kind: 'bottleneck', width: 16 } } },
+  ...common(3e-4),
+  { name: 'bottleneck adapters', recipe: { method: 'adapter', lr: 2e-3, adapter: { kind: 'bottleneck', width: 16 } } },
   {
     name: 'LoRA',
-    recipe: { method: 'adapter', lr: 5e-3, adapter: { kind: 'lora', rank: 4, alpha: 8, targets: 'all' } },
+    recipe: { method: 'adapter', lr: 2e-3, adapter: { kind: 'lora', rank: 4, alpha: 8, targets: 'all' } },
   },
 ];
 
@@ -47,14 +51,19 @@ const conv = (placement: 'series' | 'parallel'): Method => ({
   recipe: { method: 'adapter', lr: 5e-3, adapter: { kind: 'conv', placement }, batchNorm: 'batch' },
 });
 
-export const RESNET_METHODS: readonly Method[] = [...COMMON, conv('series'), conv('parallel')];
+export const RESNET_METHODS: readonly Method[] = [...common(1e-3), conv('series'), conv('parallel')];
 
-/** A target: some labelled pictures, and pictures to judge by. */
-export interface StudyTask {
-  readonly labelled: readonly LabelledSample[];
-  readonly test: readonly LabelledSample[];
-  readonly classes: number;
+/** Some pictures with their labels. */
+export interface LabelledPictures {
+  readonly samples: readonly LabelledSample[];
   readonly pictures: PictureSource;
+}
+
+/** A target: what there is to learn from, and pictures to judge by. */
+export interface StudyTask {
+  readonly labelled: LabelledPictures;
+  readonly test: LabelledPictures;
+  readonly classes: number;
 }
 
 export interface MethodOutcome {
@@ -78,8 +87,9 @@ export async function runMethod(
   settings: MethodSettings,
   engine: Engine,
 ): Promise<MethodOutcome> {
-  const { classes, pictures, test } = task;
-  const { steps, batch, seed } = settings;
+  const { classes, labelled, test } = task;
+  const { batch, seed } = settings;
+  const steps = settings.steps * (method.stepsScale ?? 1);
   const source = method.fromScratch === true ? scratchBackbone(backbone, seed) : backbone;
   const { adapter } = method.recipe ?? {};
   const network = new TransferNetwork(source, {
@@ -105,12 +115,13 @@ export async function runMethod(
         precision: 'bf16',
         augment: DEMO_AUGMENT,
       });
-      const modules = { engine, network, pictures, train: task.labelled, validation: [], classes };
+      const { pictures, samples: train } = labelled;
+      const modules = { engine, network, pictures, train, validation: [], classes };
       const { trained, backbone: all } = await tune(recipe, modules);
       trainedShare = trained / all;
     }
     const seconds = (performance.now() - began) / 1000;
-    const { accuracy } = await evaluateNetwork(test, classes, { engine, network, pictures });
+    const { accuracy } = await evaluateNetwork(test.samples, classes, { engine, network, pictures: test.pictures });
     return { accuracy, trainedShare, seconds };
   } finally {
     network.dispose();
@@ -124,8 +135,9 @@ const L2S = [1, 1e-1, 1e-2, 1e-3, 1e-4];
 
 /** The penalty by a part of the labels, then all of them. */
 async function fitProbe(network: TransferNetwork, task: StudyTask, seed: number, engine: Engine): Promise<void> {
-  const { classes, pictures } = task;
-  const { chosen, rest } = splitByClass(task.labelled, VALIDATION_SHARE, seed);
+  const { classes, labelled } = task;
+  const { samples, pictures } = labelled;
+  const { chosen, rest } = splitByClass(samples, VALIDATION_SHARE, seed);
   const modules = { engine, network, pictures };
   const isEnough = chosen.length >= classes && new Set(rest.map(({ label }) => label)).size > 1;
   let l2 = L2_DEFAULT;
@@ -133,5 +145,5 @@ async function fitProbe(network: TransferNetwork, task: StudyTask, seed: number,
     const [train, validation] = [await labelledFeatures(rest, modules), await labelledFeatures(chosen, modules)];
     l2 = sweepL2(train, validation, { classes, l2s: L2S }).best.l2;
   }
-  network.setHead(fitLogistic(await labelledFeatures(task.labelled, modules), { classes, l2 }).classifier);
+  network.setHead(fitLogistic(await labelledFeatures(samples, modules), { classes, l2 }).classifier);
 }
