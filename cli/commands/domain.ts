@@ -18,7 +18,8 @@ export function addDomainCommand(program: Command): void {
     )
     .argument('<backbone>', BACKBONE_ARGUMENT)
     .requiredOption('-o, --out <folder>', 'progress, weights and report');
-  addHeadOptions(addTuneOptions(addLabelChoices(addAdaptationOptions(command))));
+  addTuneOptions(addLabelChoices(addAdaptationOptions(command)), { lr: 1e-3, headSteps: 'fifth' });
+  addHeadOptions(command);
   addComputeOptions(addBackboneOptions(command)).action(
     runCommand<DomainOptions>(async (context, [source = ''], options) => {
       const { domain } = await import('../transfer/domain.ts');

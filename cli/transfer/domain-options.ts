@@ -54,12 +54,20 @@ export function addAdaptationOptions(command: Command): Command {
 /** @throws CoveyError INVALID_ARGUMENT naming what does not fit */
 export function domainRecipeOf(options: AdaptationOptions & TuneOptions): DomainRecipe {
   const { method, gamma, reversalMax: max, reversalSteps: steps } = options;
+  const tuned = recipeOf(options);
+  if (method !== 'none' && (tuned.method === 'head' || tuned.headSteps >= tuned.steps)) {
+    throw new CoveyError(
+      'INVALID_ARGUMENT',
+      `Cannot adapt by ${method}: with the head alone trained no feature moves; leave --head-only out and keep --head-steps below --steps, or use --method none`,
+      { fields: { headSteps: tuned.headSteps, steps: tuned.steps } },
+    );
+  }
   const parsed = domainRecipeSchema.safeParse({
     method,
     weight: options.alignmentWeight ?? DEFAULT_WEIGHTS[method],
     reversal: { gamma, max, ...(steps === undefined ? {} : { steps }) },
     discriminatorWidth: options.discriminatorWidth,
-    tune: recipeOf(options),
+    tune: tuned,
   });
   if (parsed.success) return parsed.data;
   const problems = parsed.error.issues.map(({ path, message }) => `${path.join('.')}: ${message}`);

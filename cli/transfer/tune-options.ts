@@ -21,7 +21,8 @@ export interface TuneOptions {
   readonly backboneLr?: number;
   readonly layerDecay?: number;
   readonly unlockedGroups?: number;
-  readonly headSteps: number;
+  /** Undefined where a command has another default than a number. */
+  readonly headSteps?: number;
   readonly labelSmoothing: number;
   readonly mixup: number;
   readonly evaluateEvery?: number;
@@ -36,15 +37,21 @@ export interface TuneOptions {
 const ADAPTERS = ['lora', 'bottleneck', 'conv-series', 'conv-parallel'] as const;
 type AdapterName = (typeof ADAPTERS)[number];
 
+interface StepDefaults {
+  readonly lr: number;
+  /** `fifth`: of all steps. Default 0. */
+  readonly headSteps?: 0 | 'fifth';
+}
+
 /** Options of every command that fine-tunes; what adapters are trained with is not among the backbone's. */
-export function addTuneOptions(command: Command): Command {
+export function addTuneOptions(command: Command, defaults: StepDefaults = { lr: 1e-3 }): Command {
   const kind = new Option('--adapter <kind>', 'train an adapter, and leave the backbone as it is').choices(ADAPTERS);
   const adapted = addAdapterSizes(command.addOption(kind))
     .option('--head-only', 'train the head alone')
     .option('--backbone-lr <factor>', 'of the backbone, relative to --lr', realNumber(0), 0.1)
     .option('--layer-decay <factor>', 'learning rate × this per layer below the head', realNumber(0, 1), 1)
     .option('--unlocked-groups <n>', 'train only the last so many groups of the backbone', wholeNumber(0));
-  return addStepOptions(adapted, { lr: 1e-3 });
+  return addStepOptions(adapted, defaults);
 }
 
 /** The same for a command that trains adapters and nothing else. They start from nothing, so they take a higher rate. */
@@ -62,7 +69,8 @@ function addAdapterSizes(command: Command): Command {
     .option('--width <n>', 'bottleneck: width', wholeNumber(1), 16);
 }
 
-function addStepOptions(command: Command, { lr }: { readonly lr: number }): Command {
+function addStepOptions(command: Command, { lr, headSteps = 0 }: StepDefaults): Command {
+  const head = new Option('--head-steps <n>', 'train the head alone for so many steps first').argParser(wholeNumber(0));
   return command
     .option('--steps <n>', 'updates', wholeNumber(1), 500)
     .option('--batch <n>', 'pictures of an update', wholeNumber(1), 64)
@@ -77,7 +85,7 @@ function addStepOptions(command: Command, { lr }: { readonly lr: number }): Comm
       new Option('--optimizer <name>', 'sgd: with Nesterov momentum 0.9').choices(['adamw', 'sgd']).default('adamw'),
     )
     .option('--weight-decay <λ>', 'decoupled', realNumber(0), 0.05)
-    .option('--head-steps <n>', 'train the head alone for so many steps first', wholeNumber(0), 0)
+    .addOption(headSteps === 0 ? head.default(0) : head.default(undefined, 'a fifth of all'))
     .option('--label-smoothing <ε>', 'share of the target that is spread over all classes', realNumber(0, 0.99), 0)
     .option('--mixup <α>', 'mix pictures and targets with λ ~ Beta(α, α); 0: not', realNumber(0), 0)
     .option('--evaluate-every <n>', 'steps between evaluations (default: a twentieth of all)', wholeNumber(1))
@@ -114,7 +122,7 @@ export function recipeOf(options: TuneOptions): TuneRecipe {
     ...(options.backboneLr === undefined ? {} : { backboneLrScale: options.backboneLr }),
     ...(options.layerDecay === undefined ? {} : { layerDecay: options.layerDecay }),
     ...(unlockedGroups === undefined ? {} : { unlockedGroups }),
-    headSteps: options.headSteps,
+    headSteps: options.headSteps ?? Math.round(steps / 5),
     labelSmoothing: options.labelSmoothing,
     mixup: options.mixup,
     // A head, LoRA and bottlenecks leave the norms alone.

@@ -23,5 +23,8 @@ export const domainRecipeSchema = z.strictObject({
 
 export type DomainRecipe = z.infer<typeof domainRecipeSchema>;
 
-/** Where the losses weigh about as much as the labels' in the end: a covariance distance over 4F² is small by nature (Sun & Saenko 2016, §3.2). */
-export const DEFAULT_WEIGHTS: Readonly<Record<DomainMethod, number>> = { dann: 1, coral: 1, mmd: 1, none: 1 };
+/**
+ * Where a loss weighs about as much as the labels' in training, as Sun & Saenko (2016) choose it, for features of about unit variance such as a final
+ * layer norm gives: distances of distributions are small by nature. A feature of another scale wants another weight, most of all CORAL.
+ */
+export const DEFAULT_WEIGHTS: Readonly<Record<DomainMethod, number>> = { dann: 1, coral: 300, mmd: 3, none: 1 };
