@@ -43,15 +43,15 @@ const TARGET = 'openmoji';
 const WORK_DIR = '.covey/studies';
 /** Place and size alone: changes of colour would do by hand a part of what adaptation is to do. */
 const AUGMENT = { scale: [0.7, 1] };
-const FULL = { pretrainSteps: 400, steps: 260, seeds: 3, batch: 64 };
-const QUICK = { pretrainSteps: 20, steps: 8, seeds: 1, batch: 32 };
+const FULL = { pretrainSteps: 400, steps: 260, seeds: 3, batch: 64, evaluations: 8 };
+const QUICK = { pretrainSteps: 4, steps: 6, seeds: 1, batch: 16, evaluations: 1 };
 
 /**
  * Labels on one artist's icons, pictures without labels of another's: what adaptation is worth, and what it does to the features. The backbone is
  * pretrained as CLIP on the names of four artists' icons; the fifth is the target, whom only adaptation sees.
  */
 export async function run(options: DomainStudyOptions): Promise<DomainRow[]> {
-  const { pretrainSteps, steps, seeds, batch } = options.quick ? QUICK : FULL;
+  const { pretrainSteps, seeds, ...settings } = options.quick ? QUICK : FULL;
   const seconds = numberOption(options.seconds, 'seconds');
   const threads = numberOption(options.threads, 'threads') ?? availableParallelism();
   const firstSeed = numberOption(options.seed, 'seed') ?? 0;
@@ -67,7 +67,8 @@ export async function run(options: DomainStudyOptions): Promise<DomainRow[]> {
       if (!isChosen(method.name, options.only)) continue;
       const outcomes: MethodOutcome[] = [];
       for (let seed = firstSeed; seed < firstSeed + seeds; seed++) {
-        const outcome = await runMethod(method, backbone, styles, { steps, batch, seed, augment: AUGMENT }, engine);
+        const own = { ...settings, seed, augment: AUGMENT };
+        const outcome = await runMethod(method, backbone, styles, own, engine);
         outcomes.push(outcome);
         process.stderr.write(`${method.name}, seed ${seed}: ${JSON.stringify(outcome)}\n`);
       }

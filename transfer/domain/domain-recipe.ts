@@ -27,4 +27,4 @@ export type DomainRecipe = z.infer<typeof domainRecipeSchema>;
  * Where a loss weighs about as much as the labels' in training, as Sun & Saenko (2016) choose it, for features of about unit variance such as a final
  * layer norm gives: distances of distributions are small by nature. A feature of another scale wants another weight, most of all CORAL.
  */
-export const DEFAULT_WEIGHTS: Readonly<Record<DomainMethod, number>> = { dann: 1, coral: 300, mmd: 3, none: 1 };
+export const DEFAULT_WEIGHTS: Readonly<Record<DomainMethod, number>> = { dann: 1, coral: 300, mmd: 10, none: 1 };

@@ -13,12 +13,15 @@ import type { Styles } from './styles.ts';
 export interface Method {
   readonly name: string;
   readonly method: DomainMethod;
+  /** The backbone stays as it is. */
+  readonly headOnly?: boolean;
   /** Learns from the target's labels in place of the source's: what they would be worth. */
   readonly withTargetLabels?: boolean;
 }
 
 export const METHODS: readonly Method[] = [
   { name: 'source only', method: 'none' },
+  { name: 'source only, head alone', method: 'none', headOnly: true },
   { name: 'DANN', method: 'dann' },
   { name: 'CORAL', method: 'coral' },
   { name: 'MMD', method: 'mmd' },
@@ -40,21 +43,22 @@ export interface MethodOutcome {
 export interface MethodSettings {
   readonly steps: number;
   readonly batch: number;
+  /** How often the weights may be chosen. */
+  readonly evaluations: number;
   readonly seed: number;
   readonly augment: object;
 }
 
 /** The discriminator is a quarter as wide as the published one, as the backbone's features are. */
 const DISCRIMINATOR_WIDTH = 256;
-const EVALUATIONS = 8;
 /** Of the pictures that tell how far apart the domains are: the same for all. */
 const DISTANCE_SEED = 0;
 
 export async function runMethod(
-  { method, withTargetLabels = false }: Method,
+  { method, headOnly = false, withTargetLabels = false }: Method,
   backbone: Backbone,
   { source, target, judge, classes }: Styles,
-  { steps, batch, seed, augment }: MethodSettings,
+  { steps, batch, evaluations, seed, augment }: MethodSettings,
   engine: Engine,
 ): Promise<MethodOutcome> {
   const recipe = domainRecipeSchema.parse({
@@ -63,6 +67,7 @@ export async function runMethod(
     reversal: {},
     discriminatorWidth: DISCRIMINATOR_WIDTH,
     tune: {
+      method: headOnly ? 'head' : 'full',
       seed,
       steps,
       batch,
@@ -74,7 +79,7 @@ export async function runMethod(
       headSteps: Math.floor(steps / 5),
       labelSmoothing: 0.1,
       precision: 'bf16',
-      evaluateEverySteps: Math.max(1, Math.floor(steps / EVALUATIONS)),
+      evaluateEverySteps: Math.max(1, Math.floor(steps / evaluations)),
     },
   });
   const network = new TransferNetwork(backbone, { classes, seed, precision: 'bf16' });
