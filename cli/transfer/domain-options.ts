@@ -40,10 +40,10 @@ export function addAdaptationOptions(command: Command): Command {
       `of that loss beside the labels’ (default: ${DOMAIN_METHODS.filter((name) => name !== 'none')
         .map((name) => `${name} ${DEFAULT_WEIGHTS[name]}`)
         .join(', ')})`,
-      realNumber(Number.MIN_VALUE),
+      realNumber(0),
     )
-    .option('--gamma <γ>', 'dann: λ = max·(2 / (1 + exp(−γ·p)) − 1)', realNumber(Number.MIN_VALUE), 10)
-    .option('--reversal-max <λ>', 'dann: where λ ends', realNumber(Number.MIN_VALUE), 1)
+    .option('--gamma <γ>', 'dann: λ = max·(2 / (1 + exp(−γ·p)) − 1)', realNumber(0), 10)
+    .option('--reversal-max <λ>', 'dann: where λ ends', realNumber(0), 1)
     .option('--reversal-steps <n>', 'dann: steps in which p goes from 0 to 1 (default: all)', wholeNumber(1))
     .option('--discriminator-width <n>', 'dann: of its two hidden layers', wholeNumber(1), 1024)
     .option('--judge-target', 'read the target’s labels too, for the report alone: how right its held-out pictures are')

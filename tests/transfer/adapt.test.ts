@@ -9,6 +9,7 @@ import { PictureSource } from '../../transfer/data/picture-source.ts';
 import { type AdaptModules, adapt } from '../../transfer/domain/adapt.ts';
 import { type DomainMethod, domainRecipeSchema } from '../../transfer/domain/domain-recipe.ts';
 import { TransferNetwork } from '../../transfer/network.ts';
+import { BatchPlan } from '../../transfer/tune/batch-plan.ts';
 import { readProgress, writeProgress } from '../../transfer/tune/progress-file.ts';
 import { type TuneProgress, tune } from '../../transfer/tune/tune.ts';
 import { temporaryFolder } from '../support/datasets.ts';
@@ -165,6 +166,17 @@ describe('adaptation to a domain without labels', () => {
     const result = await adapt(recipe('dann', { ...own, precision: 'bf16' }), modules(network));
     expect(result.best.accuracy).toBeGreaterThan(0.6);
     network.dispose();
+  });
+
+  it('meets the target in an order of its own: batches of like datasets do not go in step', () => {
+    const { samples } = source.set;
+    const plan = (stream?: string) => new BatchPlan(samples, { seed: 1, batch: 12, ...(stream ? { stream } : {}) });
+    const order = (stream?: string) =>
+      plan(stream)
+        .batchOf(0)
+        .map(({ sample }) => sample.located.sampleIndex);
+    expect(order('target')).not.toEqual(order());
+    expect(order('target')).toEqual(order('target'));
   });
 
   it('refuses a batch without spread', async () => {

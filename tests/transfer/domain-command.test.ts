@@ -141,6 +141,7 @@ describe('covey domain', () => {
     await refused({ source: 'empty' }).toThrow(/none of the 2 samples/);
     await refused({ target: 'empty' }).toThrow(/0 of its 2 pictures can be read, at least 4 are needed/);
     await refused({ more: ['--template', '{}'] }).toThrow(/--template belongs to --head zeroshot/);
+    await refused({ more: ['--alignment-weight', '0'] }).toThrow(/Cannot adapt: weight: /);
     await refused({ more: ['--head-only'] }).toThrow(/with the head alone trained no feature moves/);
     await refused({ more: ['--head-steps', '8'] }).toThrow(/keep --head-steps below --steps/);
     await refused({ target: 'bare', more: ['--judge-target'] }).toThrow(/none of the 42 samples of test has a `label`/);
