@@ -280,6 +280,9 @@ function itemsOf(options: PackOptions, signal?: AbortSignal): AsyncIterable<Sour
   }
 }
 
+/** What is only known of a picture once it is there. */
+const SIZE_COLUMNS: ReadonlySet<string> = new Set(['width', 'height']);
+
 /** The picture as it will be stored, the reason why it is left out, or null where the filter does not want it. */
 async function prepare(
   item: SourceItem,
@@ -304,19 +307,15 @@ async function preparePicture(
   signal?: AbortSignal,
 ): Promise<PackedPicture | null> {
   const limits = { pixelsMax: options.pixelsMax ?? 50_000_000 };
+  const { captions, captionSources, label, meta, columns } = item;
+  const named = { ...meta, caption: captions[0] ?? null, ...(label === undefined ? {} : { label }) };
+  // A drawing need not be rendered to be left out; a picture that is broken is to be counted as that.
+  const isEarly = item.trusted === true && filter?.where.columns.every((name) => !SIZE_COLUMNS.has(name)) === true;
+  if (isEarly && !filter!.keeps({ ...named, ...columns }, item.name)) return null;
   const bytes = await item.load(signal);
   const header = readImageHeader(bytes, limits);
-  const { captions, captionSources, label, meta, columns } = item;
   const { width, height } = header;
-  const row = {
-    ...meta,
-    caption: captions[0] ?? null,
-    ...(label === undefined ? {} : { label }),
-    width,
-    height,
-    ...columns,
-  };
-  if (filter !== undefined && !filter.keeps(row, item.name)) return null;
+  if (!isEarly && filter?.keeps({ ...named, width, height, ...columns }, item.name) === false) return null;
   const described = {
     captions,
     ...(captionSources === undefined ? {} : { captionSources }),
