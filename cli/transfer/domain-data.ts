@@ -57,13 +57,16 @@ export async function openDomains(
     const set = await session.readLabels(other.dataset, { ...labels, classes: classNames });
     const isHeldOut = new Set(held.validation.map(({ located }) => located.sampleId));
     const samples = set.samples.filter(({ located }) => isHeldOut.has(located.sampleId));
-    if (samples.length === 0)
-      throw nothingToJudge('--judge-target: none of the target’s held-out pictures has a label');
+    if (samples.length === 0) {
+      throw new CoveyError(
+        'INVALID_ARGUMENT',
+        'Cannot judge with --judge-target: none of the target’s held-out pictures has a label; raise --validation, or give --target-test',
+      );
+    }
     judges.push({ samples, pictures: other.pictures, name: 'held-out target' });
   }
   if (options.targetTest !== undefined) {
     const test = await session.openLabelled(options.targetTest, { ...labels, classes: classNames }, pictureOptions);
-    if (test.set.samples.length === 0) throw nothingToJudge('--target-test: none of its labelled pictures can be read');
     judges.push({ samples: test.set.samples, pictures: test.pictures, name: 'target test' });
   }
   return {
@@ -85,8 +88,4 @@ function heldOut(samples: readonly PictureSample[], share: number, seed: number)
   );
   const bare = (some: readonly LabelledSample[]): PictureSample[] => some.map(({ located }) => ({ located }));
   return { train: bare(rest), validation: bare(chosen) };
-}
-
-function nothingToJudge(reason: string): CoveyError {
-  return new CoveyError('INVALID_ARGUMENT', `Cannot judge with ${reason}`);
 }

@@ -39,8 +39,11 @@ beforeAll(async () => {
   await pack('other', 'striped', (label) => `dark ${label}`);
   await pack('single', 'plain', () => 'green');
   const broken = { image: new Uint8Array(40), caption: 'broken' };
-  await makeDataset(fileStore(path.join(folder, 'empty')), [[broken, broken]]);
-  manifests['empty'] = pathToFileURL(path.join(folder, 'empty', 'manifest.json')).href;
+  const whole = await colouredSamples(1, 'striped');
+  for (const [name, samples] of Object.entries({ empty: [broken, broken], few: [...whole.slice(1), broken] })) {
+    await makeDataset(fileStore(path.join(folder, name)), [samples]);
+    manifests[name] = pathToFileURL(path.join(folder, name, 'manifest.json')).href;
+  }
 });
 afterAll(() => rm(folder, { recursive: true }));
 
@@ -139,7 +142,8 @@ describe('covey domain', () => {
     await refused({ source: 'bare' }).toThrow(/none of the 42 samples of test has a `label`/);
     await refused({ source: 'single' }).toThrow(/there is a single class, green/);
     await refused({ source: 'empty' }).toThrow(/none of the 2 samples/);
-    await refused({ target: 'empty' }).toThrow(/0 of its 2 pictures can be read, at least 4 are needed/);
+    await refused({ target: 'empty' }).toThrow(/none of its 2 pictures can be read/);
+    await refused({ target: 'few' }).toThrow(/2 of its 3 pictures can be read, at least 4 are needed/);
     await refused({ more: ['--template', '{}'] }).toThrow(/--template belongs to --head zeroshot/);
     await refused({ more: ['--alignment-weight', '0'] }).toThrow(/Cannot adapt: weight: /);
     await refused({ more: ['--head-only'] }).toThrow(/with the head alone trained no feature moves/);
