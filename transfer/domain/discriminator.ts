@@ -56,7 +56,7 @@ export class Discriminator implements Alignment {
     this.#statistics.begin();
     return tf.tidy(() => {
       const reversed_NF = gradientReversal(tf.concat2d([source_BF, target_BF], 0), coefficient);
-      const logits_N1 = this.logits(reversed_NF);
+      const logits_N1 = this.#logits(reversed_NF);
       const [sources, targets] = [source_BF.shape[0], target_BF.shape[0]];
       const loss = domainLoss(logits_N1, sources);
       unrecorded(() => {
@@ -70,13 +70,6 @@ export class Discriminator implements Alignment {
     });
   }
 
-  /** How much each row looks like the source, [N,1]: a logit. Normalised by the rows' own statistics. */
-  logits(features_NF: Tensor2D): Tensor2D {
-    const normalise = this.#statistics.layer(this.#lookup, { training: true });
-    const tower = { parameter: this.#lookup, normalise };
-    return moduleScope('discriminator', () => mlp(features_NF, PREFIX, this.#shape, tower));
-  }
-
   finishStep(): Readonly<Record<string, number>> {
     this.#statistics.apply(this.#laneStatistics);
     return this.#measures;
@@ -85,6 +78,13 @@ export class Discriminator implements Alignment {
   dispose(): void {
     for (const { variable } of [...this.parameters, ...this.buffers]) variable.dispose();
     this.#statistics.dispose();
+  }
+
+  /** How much each row looks like the source, [N,1]: a logit. Normalised by the rows' own statistics. */
+  #logits(features_NF: Tensor2D): Tensor2D {
+    const normalise = this.#statistics.layer(this.#lookup, { training: true });
+    const tower = { parameter: this.#lookup, normalise };
+    return moduleScope('discriminator', () => mlp(features_NF, PREFIX, this.#shape, tower));
   }
 
   readonly #lookup: ParameterLookup = <T extends Tensor>(name: string) =>

@@ -13,7 +13,7 @@ export interface DomainDistance {
 }
 
 /** With fewer of a domain there is nothing to fit, to choose by and to judge. */
-export const DISTANCE_SAMPLES_MIN = 8;
+const DISTANCE_SAMPLES_MIN = 8;
 const SAMPLES_MAX = 1000;
 const CHOICE_SHARE = 0.25;
 
