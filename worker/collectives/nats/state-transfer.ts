@@ -1,8 +1,9 @@
 import { createHash } from 'node:crypto';
 import { CoveyError } from '../../../common/errors.ts';
 import type { Frame } from './frame.ts';
+import { stateOp } from './op-names.ts';
 import type { PendingOp } from './pending-op.ts';
-import { stateOp, type TransferPlane } from './transfer-plane.ts';
+import type { TransferPlane } from './transfer-plane.ts';
 
 /** How often a request is repeated until it is answered: the peer may be about to serve. */
 const REQUEST_MS = 300;

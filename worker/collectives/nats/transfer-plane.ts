@@ -5,37 +5,15 @@ import type { PlaneCounters } from '../collective-stats.ts';
 import { EarlyChunks } from './early-chunks.ts';
 import { decodeFrame, encodeFrame, type Frame, type FrameKind } from './frame.ts';
 import type { Link } from './link.ts';
+import { isStateOp, transferKey } from './op-names.ts';
+import type { ControlListener, PlaneOptions, PlaneScope } from './plane-scope.ts';
 import { Receipts } from './receipts.ts';
-import { type IncomingSpec, IncomingTransfer, type OutgoingSpec, OutgoingTransfer } from './transfers.ts';
-
-export interface PlaneOptions {
-  readonly chunkBytes: number;
-  /** A receiver asks for what is missing after this long without progress, milliseconds. */
-  readonly nakDelayMs: number;
-}
-
-/** Where a plane sends and what it may send, for one generation. */
-export interface PlaneScope {
-  readonly generation: number;
-  readonly rank: number;
-  readonly world: number;
-  /** A peer's own subject. */
-  subjectOf(rank: number): string;
-  readonly broadcastSubject: string;
-  /** Bytes each receiver lets this rank have in flight, by rank; known once it said hello. */
-  readonly grants: number[];
-  /** Bytes this rank lets each sender have in flight. */
-  readonly ownGrant: number;
-}
-
-export type ControlListener = (frame: Frame, payload: Uint8Array) => void;
+import { Ticker } from './ticker.ts';
+import { type IncomingSpec, IncomingTransfer, misfit, type OutgoingSpec, OutgoingTransfer } from './transfers.ts';
 
 const EMPTY = new Uint8Array(0);
-const TICK_MS = 100;
 /** Delays double up to this while nothing moves. */
 const DELAY_MS_MAX = 1000;
-/** A tick this late means that this thread was blocked: what it waits for may already lie in the socket. */
-const LATE_TICK_MS = 150;
 /** Bytes handed to the client in one turn of the event loop: reading gets its turn too. */
 const TURN_BYTES = 2 * 2 ** 20;
 const NAK_CHUNKS_MAX = 2048;
@@ -78,8 +56,7 @@ export class TransferPlane {
   /** How long receipts of each rank take, of late: a slow machine is not a lossy one. */
   #receiptMs: number[] = [];
   #pumpScheduled = false;
-  #ticker: NodeJS.Timeout | undefined;
-  #tickedAtMs = 0;
+  readonly #ticker: Ticker;
 
   constructor(
     options: PlaneOptions,
@@ -90,6 +67,7 @@ export class TransferPlane {
     this.#clock = modules.clock;
     this.#logger = modules.logger;
     this.#onControl = modules.onControl;
+    this.#ticker = new Ticker(modules.clock, (nowMs, late) => this.#lookAfter(nowMs, late));
     this.#link.onReconnect(() => this.#recover());
   }
 
@@ -106,25 +84,24 @@ export class TransferPlane {
     this.#receipts.reset(world, scope?.ownGrant ?? 0);
     this.#heardAtMs = new Array<number>(world).fill(0);
     this.#receiptMs = new Array<number>(world).fill(0);
-    clearInterval(this.#ticker);
-    this.#ticker = undefined;
+    this.#ticker.stop();
   }
 
   expect(spec: IncomingSpec): void {
     const transfer = new IncomingTransfer(spec, this.#options.chunkBytes, this.#clock.now(), this.#options.nakDelayMs);
-    const key = keyOf(spec.op, spec.part, spec.source);
+    const key = transferKey(spec.op, spec.part, spec.source);
     assert(!this.#incoming.has(key), 'a transfer is expected once', { key });
     this.#incoming.set(key, transfer);
-    this.#startTicking();
+    this.#ticker.start();
     for (const { offset, total, bytes } of this.#early.take(key, spec.source))
       this.#place(transfer, offset, total, bytes);
   }
 
   send(spec: OutgoingSpec): OutgoingTransfer {
     const transfer = new OutgoingTransfer(spec, this.#options.chunkBytes, 2 * this.#options.nakDelayMs);
-    for (const rank of spec.destinations) this.#outgoing.set(keyOf(spec.op, spec.part, rank), transfer);
+    for (const rank of spec.destinations) this.#outgoing.set(transferKey(spec.op, spec.part, rank), transfer);
     this.#queue.push(transfer);
-    this.#startTicking();
+    this.#ticker.start();
     this.schedulePump();
     return transfer;
   }
@@ -279,7 +256,7 @@ export class TransferPlane {
   #onData(frame: Frame, payload: Uint8Array): void {
     this.counters.bytesReceived += payload.byteLength;
     this.#heardAtMs[frame.source] = this.#clock.now();
-    const key = keyOf(frame.op, frame.part, frame.source);
+    const key = transferKey(frame.op, frame.part, frame.source);
     const transfer = this.#incoming.get(key);
     if (transfer) this.#place(transfer, frame.offset, frame.total, payload);
     else if (this.#ended.has(frame.op)) this.counters.duplicates++;
@@ -294,18 +271,7 @@ export class TransferPlane {
     const outcome = transfer.place(offset, total, bytes);
     const { spec } = transfer;
     if (outcome === 'duplicate') this.counters.duplicates++;
-    if (outcome === 'misfit') {
-      spec.onMisfit(
-        new CoveyError(
-          'DATA_CORRUPT',
-          `Cannot take a chunk of operation ${spec.op} from rank ${spec.source}: it is of another shape: ` +
-            `${bytes.byteLength} bytes at ${offset} of ${total}, expected a vector of ${spec.target.byteLength} bytes`,
-          {
-            fields: { op: spec.op, source: spec.source, offset, total, expectedBytes: spec.target.byteLength },
-          },
-        ),
-      );
-    }
+    if (outcome === 'misfit') spec.onMisfit(misfit(spec, offset, total, bytes.byteLength));
     if (outcome !== 'placed') return;
     transfer.progressAtMs = this.#clock.now();
     transfer.nakDelayMs = this.#options.nakDelayMs;
@@ -318,7 +284,7 @@ export class TransferPlane {
       .toString('latin1')
       .split('\n')) {
       const [op, part, received] = line.split(' ');
-      const transfer = this.#outgoing.get(keyOf(op!, Number(part), frame.source));
+      const transfer = this.#outgoing.get(transferKey(op!, Number(part), frame.source));
       if (transfer) this.#confirm(transfer, frame.source, Math.min(Number(received), transfer.total));
     }
     this.schedulePump();
@@ -333,13 +299,13 @@ export class TransferPlane {
     transfer.progressAtMs = this.#clock.now();
     transfer.probeDelayMs = 2 * this.#options.nakDelayMs;
     this.#inFlight[rank]! -= received - before;
-    if (received === transfer.total) this.#outgoing.delete(keyOf(transfer.spec.op, transfer.spec.part, rank));
+    if (received === transfer.total) this.#outgoing.delete(transferKey(transfer.spec.op, transfer.spec.part, rank));
     if (transfer.allConfirmed) transfer.spec.onReceipts();
   }
 
   #drop(transfer: OutgoingTransfer): void {
     for (const [rank, confirmed] of transfer.confirmed) {
-      this.#outgoing.delete(keyOf(transfer.spec.op, transfer.spec.part, rank));
+      this.#outgoing.delete(transferKey(transfer.spec.op, transfer.spec.part, rank));
       this.#inFlight[rank]! -= Math.max(0, transfer.sent - confirmed);
     }
     const queued = this.#queue.indexOf(transfer);
@@ -349,7 +315,7 @@ export class TransferPlane {
 
   /** A peer misses chunks. Resent to it alone, from the bytes still held. */
   #onNak(frame: Frame, payload: Uint8Array): void {
-    const transfer = this.#outgoing.get(keyOf(frame.op, frame.part, frame.source));
+    const transfer = this.#outgoing.get(transferKey(frame.op, frame.part, frame.source));
     if (!transfer || !this.#scope) return;
     const missing = Buffer.from(payload.buffer, payload.byteOffset, payload.byteLength)
       .toString('latin1')
@@ -364,7 +330,7 @@ export class TransferPlane {
 
   /** A sender has heard nothing for a while: tell it again what arrived. */
   #onProbe(frame: Frame): void {
-    const transfer = this.#incoming.get(keyOf(frame.op, frame.part, frame.source));
+    const transfer = this.#incoming.get(transferKey(frame.op, frame.part, frame.source));
     const outcome = this.#ended.get(frame.op);
     // A state transfer that was given up here is confirmed too: its sender need not hold credit for it.
     const settled = outcome === 'complete' || (outcome === 'failed' && isStateOp(frame.op));
@@ -387,16 +353,8 @@ export class TransferPlane {
     transfer.nakDelayMs = Math.min(2 * transfer.nakDelayMs, DELAY_MS_MAX);
   }
 
-  #startTicking(): void {
-    if (this.#ticker) return;
-    this.#tickedAtMs = this.#clock.now();
-    this.#ticker = setInterval(() => this.#tick(), TICK_MS);
-  }
-
-  #tick(): void {
-    const nowMs = this.#clock.now();
-    const late = nowMs - this.#tickedAtMs > TICK_MS + LATE_TICK_MS;
-    this.#tickedAtMs = nowMs;
+  /** Asks again for what does not come. @returns whether any transfer is under way */
+  #lookAfter(nowMs: number, late: boolean): boolean {
     let busy = false;
     for (const transfer of this.#incoming.values()) {
       if (transfer.complete) continue;
@@ -418,9 +376,7 @@ export class TransferPlane {
       transfer.progressAtMs = nowMs;
       transfer.probeDelayMs = Math.min(2 * transfer.probeDelayMs, DELAY_MS_MAX);
     }
-    if (busy) return;
-    clearInterval(this.#ticker);
-    this.#ticker = undefined;
+    return busy;
   }
 
   /** After a reconnection anything may have been lost: ask at once instead of after a delay. */
@@ -435,20 +391,7 @@ export class TransferPlane {
       transfer.forgetTimes();
     }
     this.#heardAtMs.fill(0);
-    if (this.#ticker) this.#tick();
+    this.#ticker.tickNow();
     this.schedulePump();
   }
-}
-
-/** State transfers have op names of their own, so that they never meet a collective's number. */
-export function stateOp(rank: number, count: number): string {
-  return `s${rank}-${count}`;
-}
-
-function isStateOp(op: string): boolean {
-  return op.startsWith('s');
-}
-
-function keyOf(op: string, part: number, peer: number): string {
-  return `${op}.${part}.${peer}`;
 }

@@ -1,4 +1,4 @@
-import { assert, type CoveyError } from '../../../common/errors.ts';
+import { assert, CoveyError } from '../../../common/errors.ts';
 
 /** Byte ranges of one vector on their way in or out. Pure bookkeeping: no network, no clock but the times passed in. */
 
@@ -201,4 +201,15 @@ export class OutgoingTransfer {
     this.#lossy = true;
     return missing.filter((chunk) => chunk < this.#cursor && nowMs - this.#sentAtMs[chunk]! >= ageMs);
   }
+}
+
+/** What the receiver is told of a chunk that does not fit its transfer. */
+export function misfit({ op, source, target }: IncomingSpec, offset: number, total: number, bytes: number): CoveyError {
+  const expectedBytes = target.byteLength;
+  return new CoveyError(
+    'DATA_CORRUPT',
+    `Cannot take a chunk of operation ${op} from rank ${source}: it is of another shape: ` +
+      `${bytes} bytes at ${offset} of ${total}, expected a vector of ${expectedBytes} bytes`,
+    { fields: { op, source, offset, total, expectedBytes } },
+  );
 }
