@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { CoveyError } from './errors.ts';
 import { fromFileError } from './file-errors.ts';
+import { writeWhole } from './whole-file.ts';
 
 /** What a JSON file holds, or undefined where there is none. @throws CoveyError DATA_CORRUPT where it is not JSON, else as `fromFileError` */
 export async function readJsonFile(file: string): Promise<unknown> {
@@ -20,4 +21,9 @@ export async function readJsonFile(file: string): Promise<unknown> {
       fields: { file },
     });
   }
+}
+
+/** Writes a value for people to read, whole or not at all. @throws CoveyError as `fromFileError` */
+export function writeJsonFile(file: string, value: unknown): Promise<void> {
+  return writeWhole(file, `${JSON.stringify(value, null, 2)}\n`);
 }

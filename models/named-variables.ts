@@ -3,6 +3,7 @@ import type { Variable } from '../engine/index.ts';
 import { tf } from '../engine/index.ts';
 import { initialValues } from './clip/initial-values.ts';
 import { elementCount, type ParameterSpec } from './clip/parameter-shapes.ts';
+import type { HostTensor } from './formats/safetensors.ts';
 
 export interface NamedVariable {
   /** State-dict key. */
@@ -76,6 +77,12 @@ export function assignAll(variables: readonly NamedVariable[], source: ReadonlyM
       variable.assign(tf.tensor(new Float32Array(source.get(name)!), [...shape], 'float32'));
     }
   });
+}
+
+/** The same with their shapes, as weights files take them. */
+export function readTensors(variables: readonly NamedVariable[]): Map<string, HostTensor> {
+  const values = readAll(variables);
+  return new Map(variables.map(({ name, shape }) => [name, { shape, values: values.get(name)! }]));
 }
 
 /** Host copies by name, in order. */

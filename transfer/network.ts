@@ -17,7 +17,7 @@ import {
   disposeOwn,
   makeVariables,
   type NamedVariable,
-  readAll,
+  readTensors,
   type SharedVariables,
 } from '../models/named-variables.ts';
 import type { ParameterSpec } from '../models/parameter-spec.ts';
@@ -152,9 +152,7 @@ export class TransferNetwork {
 
   /** Host copies of parameters and buffers, all or those that `chosen` names. */
   read(chosen: (name: string) => boolean = () => true): Map<string, HostTensor> {
-    const some = [...this.parameters, ...this.buffers].filter(({ name }) => chosen(name));
-    const shapes = new Map(some.map(({ name, shape }) => [name, shape]));
-    return new Map([...readAll(some)].map(([name, values]) => [name, { shape: shapes.get(name)!, values }]));
+    return readTensors([...this.parameters, ...this.buffers].filter(({ name }) => chosen(name)));
   }
 
   /** What the head consists of: of one that reads embeddings the projection as well. */

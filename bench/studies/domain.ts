@@ -1,24 +1,10 @@
-import { availableParallelism } from 'node:os';
-import path from 'node:path';
-import { loadEngine } from '../../engine/index.ts';
+import { mean } from '../../common/mean.ts';
 import { ICON_CATEGORIES } from '../../worker/data/pack/icon-source.ts';
-import { numberOption } from '../support/number-option.ts';
 import type { BenchTable } from '../support/rows.ts';
 import { METHODS, type MethodOutcome, runMethod } from './domain/run-method.ts';
 import { openStyles } from './domain/styles.ts';
-import { openIconPictures } from './pretraining/icon-pictures.ts';
 import { pretrainedBackbone } from './pretraining/pretrained-backbone.ts';
-
-export interface DomainStudyOptions {
-  readonly quick: boolean;
-  readonly json: boolean;
-  /** Of pretraining. Default: a number of steps, so that the backbone does not depend on the machine's speed. */
-  readonly seconds?: string;
-  /** Parts of the names of methods, with commas. Default: all. */
-  readonly only?: string;
-  readonly threads?: string;
-  readonly seed?: string;
-}
+import { type Study, type StudyOptions, withIcons } from './pretraining/with-icons.ts';
 
 export interface DomainRow {
   readonly method: string;
@@ -40,7 +26,6 @@ export interface DomainRow {
 /** Flat colours without outlines, and drawings in black outlines of few colours. */
 const SOURCE = 'twemoji';
 const TARGET = 'openmoji';
-const WORK_DIR = '.covey/studies';
 /** Place and size alone: changes of colour would do by hand a part of what adaptation is to do. */
 const AUGMENT = { scale: [0.7, 1] };
 const FULL = { pretrainSteps: 400, steps: 260, seeds: 3, batch: 64, evaluations: 8 };
@@ -50,14 +35,10 @@ const QUICK = { pretrainSteps: 4, steps: 6, seeds: 1, batch: 16, evaluations: 1 
  * Labels on one artist's icons, pictures without labels of another's: what adaptation is worth, and what it does to the features. The backbone is
  * pretrained as CLIP on the names of four artists' icons; the fifth is the target, whom only adaptation sees.
  */
-export async function run(options: DomainStudyOptions): Promise<DomainRow[]> {
+export async function run(options: StudyOptions): Promise<DomainRow[]> {
   const { pretrainSteps, seeds, ...settings } = options.quick ? QUICK : FULL;
-  const seconds = numberOption(options.seconds, 'seconds');
-  const threads = numberOption(options.threads, 'threads') ?? availableParallelism();
-  const firstSeed = numberOption(options.seed, 'seed') ?? 0;
-  const engine = await loadEngine({ engine: 'auto', threads });
-  const icons = await openIconPictures(path.resolve(WORK_DIR), TARGET);
-  try {
+  const compare = async ({ engine, icons, seconds, seed: firstSeed }: Study) => {
+    // By steps where nothing is said, so that the backbone does not depend on the machine's speed.
     const length = seconds === undefined ? { steps: pretrainSteps } : { seconds };
     const backbone = await pretrainedBackbone({ name: 'ViT' }, { seed: firstSeed, ...length }, { engine, icons });
     const { imageSize: imageSide } = backbone.vision;
@@ -75,10 +56,8 @@ export async function run(options: DomainStudyOptions): Promise<DomainRow[]> {
       rows.push(rowOf(method.name, outcomes));
     }
     return rows;
-  } finally {
-    await icons.close();
-    engine.close();
-  }
+  };
+  return withIcons(options, compare, TARGET);
 }
 
 function rowOf(method: string, outcomes: readonly MethodOutcome[]): DomainRow {
@@ -98,8 +77,6 @@ function rowOf(method: string, outcomes: readonly MethodOutcome[]): DomainRow {
     seconds: meanOf(({ seconds }) => seconds),
   };
 }
-
-const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
 
 /** Of a sample; 0 for one value. */
 function deviation(values: readonly number[]): number {

@@ -1,30 +1,17 @@
-import { availableParallelism } from 'node:os';
-import path from 'node:path';
 import { CoveyError } from '../../common/errors.ts';
 import { openObjectStore } from '../../common/objectstore/open.ts';
-import { type Engine, loadEngine } from '../../engine/index.ts';
+import type { Engine } from '../../engine/index.ts';
 import { resolveModelConfig } from '../../models/model-config.ts';
 import type { Tokenizer } from '../../models/tokenizer/tokenizer.ts';
 import { openTokenizer } from '../../worker/data/open-tokenizer.ts';
 import { ICON_CATEGORIES } from '../../worker/data/pack/icon-source.ts';
 import { newTrainer } from '../../worker/train/new-trainer.ts';
-import { numberOption } from '../support/number-option.ts';
 import type { BenchTable } from '../support/rows.ts';
-import { HELD_OUT, type IconPictures, judgedPictures, openIconPictures } from './pretraining/icon-pictures.ts';
+import { HELD_OUT, type IconPictures, judgedPictures } from './pretraining/icon-pictures.ts';
 import { type JudgeModules, judge, judgeZeroShot } from './pretraining/judge.ts';
 import { BACKBONE, METHODS, type Method, methodConfig, type StudyContext } from './pretraining/methods.ts';
 import { trainFor } from './pretraining/train.ts';
-
-export interface PretrainingOptions {
-  readonly quick: boolean;
-  readonly json: boolean;
-  /** Of training, per method. Default 100; 20 with quick. */
-  readonly seconds?: string;
-  /** Names of methods, with commas. Default: all. */
-  readonly only?: string;
-  readonly threads?: string;
-  readonly seed?: string;
-}
+import { type StudyOptions, withIcons } from './pretraining/with-icons.ts';
 
 export interface PretrainingRow {
   readonly method: string;
@@ -40,25 +27,18 @@ export interface PretrainingRow {
   readonly note: string;
 }
 
+/** Of training, per method. */
 const SECONDS = 100;
 const SECONDS_QUICK = 20;
 const RANDOM = 'random';
-const WORK_DIR = '.covey/studies';
 
 /**
  * Which pretraining gives the best backbone in the same time: each method trains the same small ViT on the icons of four artists, without
  * labels but for supervised, and its features are judged on the category of a fifth artist's drawings.
  */
-export async function run(options: PretrainingOptions): Promise<PretrainingRow[]> {
-  const seconds = numberOption(options.seconds, 'seconds') ?? (options.quick ? SECONDS_QUICK : SECONDS);
-  const seed = numberOption(options.seed, 'seed') ?? 0;
+export async function run(options: StudyOptions): Promise<PretrainingRow[]> {
   const methods = chosen(options.only);
-  const engine = await loadEngine({
-    engine: 'auto',
-    threads: numberOption(options.threads, 'threads') ?? availableParallelism(),
-  });
-  const icons = await openIconPictures(path.resolve(WORK_DIR));
-  try {
+  return withIcons(options, async ({ engine, icons, seconds = options.quick ? SECONDS_QUICK : SECONDS, seed }) => {
     const { imageSize: side } = BACKBONE;
     const judging: JudgeModules = {
       engine,
@@ -79,10 +59,7 @@ export async function run(options: PretrainingOptions): Promise<PretrainingRow[]
       report(rows.at(-1));
     }
     return rows;
-  } finally {
-    await icons.close();
-    engine.close();
-  }
+  });
 }
 
 interface StudyModules {

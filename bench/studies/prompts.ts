@@ -1,6 +1,3 @@
-import { availableParallelism } from 'node:os';
-import path from 'node:path';
-import { loadEngine } from '../../engine/index.ts';
 import { embedDataset } from '../../transfer/features/embed-dataset.ts';
 import { EmbeddingMemory } from '../../transfer/features/embedding-store.ts';
 import { studyPrompts } from '../../transfer/prompts/prompt-study.ts';
@@ -9,22 +6,12 @@ import type { PromptClass } from '../../transfer/zero-shot/class-list.ts';
 import type { JointModel } from '../../transfer/zero-shot/joint-model.ts';
 import { TEMPLATE_SETS } from '../../transfer/zero-shot/template-sets.ts';
 import { ICON_CATEGORIES } from '../../worker/data/pack/icon-source.ts';
-import { numberOption } from '../support/number-option.ts';
+import { pickedRows } from '../../worker/eval/picked-rows.ts';
 import type { BenchTable } from '../support/rows.ts';
-import { categoryOf, HELD_OUT, type IconPictures, openIconPictures } from './pretraining/icon-pictures.ts';
+import { categoryOf, HELD_OUT, type IconPictures, PIXELS_MAX } from './pretraining/icon-pictures.ts';
+import { type StudyOptions, withIcons } from './pretraining/with-icons.ts';
 import { CAPTION_SOURCES, CATEGORY_DESCRIPTIONS, factsOf, SEEN_TEMPLATES, withCategory } from './prompts/captions.ts';
 import { pretrainedClip } from './prompts/pretrained-clip.ts';
-
-export interface PromptsOptions {
-  readonly quick: boolean;
-  readonly json: boolean;
-  /** Of pretraining, per source of captions. Default 110; 10 with quick. */
-  readonly seconds?: string;
-  /** Names of sources of captions, with commas. Default: all. */
-  readonly only?: string;
-  readonly threads?: string;
-  readonly seed?: string;
-}
 
 export interface PromptsRow {
   /** Captions that the CLIP was pretrained with. */
@@ -42,26 +29,20 @@ export interface PromptsRow {
   readonly judged: number;
 }
 
+/** Of pretraining, per source of captions. */
 const SECONDS = 110;
 const SECONDS_QUICK = 10;
 const ENSEMBLE_MAX = 8;
-const PIXELS_MAX = 1_000_000;
-const WORK_DIR = '.covey/studies';
 const TEMPLATES = [...TEMPLATE_SETS['icons']!, ...TEMPLATE_SETS['openai-7']!];
 
 /**
  * What the words are worth: a CLIP pretrained on names alone, and one that saw them in phrases, asked for the names and for the categories of an artist's
  * drawings whom neither saw; by bare names, single templates, all of them, an ensemble that was searched on other pictures, and with descriptions.
  */
-export async function run(options: PromptsOptions): Promise<PromptsRow[]> {
-  const seconds = numberOption(options.seconds, 'seconds') ?? (options.quick ? SECONDS_QUICK : SECONDS);
-  const threads = numberOption(options.threads, 'threads') ?? availableParallelism();
-  const seed = numberOption(options.seed, 'seed') ?? 0;
+export async function run(options: StudyOptions): Promise<PromptsRow[]> {
   const only = options.only?.split(',').map((name) => name.trim());
-  const engine = await loadEngine({ engine: 'auto', threads });
-  const icons = await openIconPictures(path.resolve(WORK_DIR));
-  const rows: PromptsRow[] = [];
-  try {
+  return withIcons(options, async ({ engine, icons, seconds = options.quick ? SECONDS_QUICK : SECONDS, seed }) => {
+    const rows: PromptsRow[] = [];
     const tasks = await tasksOf(icons);
     const otherTexts = [
       ...TEMPLATES.map((template) => template.replace('{}', '')),
@@ -78,10 +59,7 @@ export async function run(options: PromptsOptions): Promise<PromptsRow[]> {
       }
     }
     return rows;
-  } finally {
-    await icons.close();
-    engine.close();
-  }
+  });
 }
 
 interface Task {
@@ -138,11 +116,8 @@ async function ask(
 ): Promise<PromptsRow[]> {
   const { columns } = model;
   const asked = [...keys.keys()].filter((row) => labelOf.has(keys[row]!));
-  const values_NE = new Float32Array(asked.length * columns);
-  for (const [i, row] of asked.entries())
-    values_NE.set(values.subarray(row * columns, (row + 1) * columns), i * columns);
   const pictures: JudgedPictures = {
-    embeddings: { values_NE, columns },
+    embeddings: { values_NE: pickedRows(values, columns, asked), columns },
     labels_N: Int32Array.from(asked, (row) => labelOf.get(keys[row]!)!),
   };
   const study = await studyPrompts(

@@ -1,30 +1,18 @@
-import { availableParallelism } from 'node:os';
-import path from 'node:path';
 import { DEMO_AUGMENT } from '../../cli/demo/recipe.ts';
 import { augmentSchema } from '../../common/config/augment-config.ts';
-import { type Engine, loadEngine } from '../../engine/index.ts';
+import { mean } from '../../common/mean.ts';
+import type { Engine } from '../../engine/index.ts';
 import type { Backbone } from '../../transfer/backbone.ts';
 import { fractionByClass, type LabelledSample, readLabelledSet } from '../../transfer/data/labelled-set.ts';
 import { PictureSource } from '../../transfer/data/picture-source.ts';
 import type { Dataset } from '../../worker/data/dataset.ts';
 import { ICON_CATEGORIES } from '../../worker/data/pack/icon-source.ts';
 import type { ShardCache } from '../../worker/data/shard-cache.ts';
-import { numberOption } from '../support/number-option.ts';
 import type { BenchTable } from '../support/rows.ts';
-import { HELD_OUT, type IconPictures, openIconPictures } from './pretraining/icon-pictures.ts';
+import { HELD_OUT, type IconPictures, PIXELS_MAX } from './pretraining/icon-pictures.ts';
 import { type PretrainedSubject, pretrainedBackbone } from './pretraining/pretrained-backbone.ts';
+import { type StudyOptions, withIcons } from './pretraining/with-icons.ts';
 import { type LabelledPictures, type Method, RESNET_METHODS, runMethod, VIT_METHODS } from './transfer/methods.ts';
-
-export interface TransferOptions {
-  readonly quick: boolean;
-  readonly json: boolean;
-  /** Of pretraining, per backbone. Default: by steps, which are the same on any machine. */
-  readonly seconds?: string;
-  /** Parts of the names of methods or backbones, with commas. Default: all. */
-  readonly only?: string;
-  readonly threads?: string;
-  readonly seed?: string;
-}
 
 export interface TransferRow {
   readonly backbone: string;
@@ -42,8 +30,6 @@ export interface TransferRow {
 }
 
 const FRACTIONS = [0.01, 0.1, 1] as const;
-const PIXELS_MAX = 1_000_000;
-const WORK_DIR = '.covey/studies';
 
 interface Subject extends PretrainedSubject {
   readonly pretrainSteps: number;
@@ -73,27 +59,20 @@ const SUBJECTS: readonly Subject[] = [
  * SimCLR's semi-supervised protocol, the pictures of pretraining are labelled in part, here with their category; unlike there, the drawings that
  * judge are a fifth artist's, whom neither pretraining nor learning ever saw.
  */
-export async function run(options: TransferOptions): Promise<TransferRow[]> {
-  const seconds = numberOption(options.seconds, 'seconds');
-  const threads = numberOption(options.threads, 'threads') ?? availableParallelism();
-  const firstSeed = numberOption(options.seed, 'seed') ?? 0;
-  const engine = await loadEngine({ engine: 'auto', threads });
-  const icons = await openIconPictures(path.resolve(WORK_DIR));
-  const rows: TransferRow[] = [];
-  try {
+export async function run(options: StudyOptions): Promise<TransferRow[]> {
+  return withIcons(options, async ({ engine, icons, seconds, seed: firstSeed }) => {
+    const rows: TransferRow[] = [];
     for (const subject of SUBJECTS) {
       const methods = chosen(subject, options.only);
       if (methods.length === 0) continue;
+      // By steps where nothing is said: they are the same on any machine.
       const length = seconds === undefined ? { steps: options.quick ? 50 : subject.pretrainSteps } : { seconds };
       const backbone = await pretrainedBackbone(subject, { ...length, seed: firstSeed }, { engine, icons });
       const settings = options.quick ? { ...subject, steps: 6, seeds: 1 } : subject;
       rows.push(...(await compare({ ...settings, methods }, backbone, firstSeed, { engine, icons })));
     }
     return rows;
-  } finally {
-    await icons.close();
-    engine.close();
-  }
+  });
 }
 
 interface Modules {
@@ -149,8 +128,6 @@ async function labelledPictures(
   await pictures.findBroken(samples.map(({ located }) => located));
   return { samples, pictures };
 }
-
-const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
 
 /** A table for people: a line per method, a column per share of the labels. */
 export function table(rows: readonly TransferRow[]): BenchTable {

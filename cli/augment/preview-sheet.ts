@@ -1,4 +1,5 @@
 import type { AugmentConfig } from '../../common/config/augment-config.ts';
+import { PIXELS_MAX_DEFAULT } from '../../common/config/pixels-max.ts';
 import { CoveyError } from '../../common/errors.ts';
 import { decodeRgb, type RgbImage } from '../../models/preprocess/decode.ts';
 import type { ViewDraw } from '../../models/preprocess/recipe/draw-view.ts';
@@ -7,8 +8,6 @@ import { distinctViews } from '../../models/preprocess/recipe/view-plan.ts';
 import { renderSheet, type SheetCell } from './contact-sheet.ts';
 import { describeView } from './describe-view.ts';
 import type { PreviewPicture } from './preview-pictures.ts';
-
-const PIXELS_MAX = 50_000_000;
 
 export interface PreviewOptions {
   readonly augment: AugmentConfig;
@@ -58,7 +57,7 @@ export async function previewSheet(
 
 async function decoded(name: string, bytes: Uint8Array): Promise<RgbImage> {
   try {
-    return await decodeRgb(bytes, { pixelsMax: PIXELS_MAX });
+    return await decodeRgb(bytes, { pixelsMax: PIXELS_MAX_DEFAULT });
   } catch (thrown) {
     const { code, message, fields } = CoveyError.from(thrown);
     throw new CoveyError(code, `Cannot preview ${name}: ${message}`, { cause: thrown, fields: { ...fields, name } });

@@ -1,19 +1,21 @@
 import { rm } from 'node:fs/promises';
 import path from 'node:path';
 import { z } from 'zod';
-import { readJsonFile } from '../../common/json-file.ts';
+import { readJsonFile, writeJsonFile } from '../../common/json-file.ts';
+import { mean } from '../../common/mean.ts';
 import { makeFolder, writeWhole } from '../../common/whole-file.ts';
 import { linearProbe } from '../../transfer/probe.ts';
 import type { TuneRecipe } from '../../transfer/tune/tune-recipe.ts';
 import { type BackboneOptions, type OpenedBackbone, openBackbone } from './backbone-options.ts';
 import { comparisonPage } from './compare-report.ts';
 import { COMPARED, COMPARED_IN_WORDS, type ComparedMethod } from './compared-methods.ts';
+import { PROGRESS_FILE } from './kept-training.ts';
 import { type LabelOptions, splitLabels } from './label-options.ts';
 import { type OpenedLabels, openLabels, type ProbeFeatures, probeFeatures } from './probe-features.ts';
 import { expectSameTask } from './same-task.ts';
 import type { ComputeOptions, TransferSession } from './session.ts';
 import { recipeOf, type TuneOptions } from './tune-options.ts';
-import { openTask, PROGRESS_FILE, type TaskOptions, trainTask } from './tune-task.ts';
+import { openTask, type TaskOptions, trainTask } from './tune-task.ts';
 
 export interface CompareOptions
   extends BackboneOptions,
@@ -82,7 +84,7 @@ export async function compareBackbone(session: TransferSession, source: string, 
     seeds: options.seeds,
     rows,
   };
-  await writeWhole(path.join(out, 'result.json'), `${JSON.stringify({ ...summary, cells }, null, 2)}\n`);
+  await writeJsonFile(path.join(out, 'result.json'), { ...summary, cells });
   const report = path.join(out, 'report.html');
   await writeWhole(report, await comparisonPage(summary, recipes, session.now()));
   return { ...summary, files: [report] };
@@ -197,4 +199,3 @@ function rowsOf(cells: readonly Cell[], { fractions, methods }: CompareOptions):
 }
 
 const rangeOf = (values: readonly number[]) => [Math.min(...values), Math.max(...values)] as const;
-const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;

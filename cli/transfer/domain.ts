@@ -1,4 +1,5 @@
 import path from 'node:path';
+import { writeJsonFile } from '../../common/json-file.ts';
 import { makeFolder, writeWhole } from '../../common/whole-file.ts';
 import type { Backbone } from '../../transfer/backbone.ts';
 import { type AdaptModules, adapt } from '../../transfer/domain/adapt.ts';
@@ -20,6 +21,7 @@ import { expectSameTask } from './same-task.ts';
 import type { ComputeOptions, TransferSession } from './session.ts';
 import { classSection, factsSection, historySection, percent } from './task-report.ts';
 import type { TuneOptions } from './tune-options.ts';
+import { sampleIds, taskFacts } from './tune-task.ts';
 import { methodOf, writeTuned } from './tuned-files.ts';
 
 export interface DomainOptions
@@ -54,22 +56,20 @@ export async function domain(session: TransferSession, source: string, options: 
   const task = await openTask(session, source, recipe, options);
   const { network, data } = task;
   const out = await makeFolder(options.out);
-  await expectSameTask(path.join(out, 'task.json'), 'adaptation', taskFacts(task, options));
+  await expectSameTask(path.join(out, 'task.json'), 'adaptation', adaptationFacts(task, options));
   const { engine } = session;
   const { signal } = session.context;
   const modules: AdaptModules = { engine, network, classes: data.classNames.length, ...data, signal };
   const look = () => lookAt(modules, { seed: recipe.tune.seed, pointsMax: options.points });
   const before = await look();
-  const result = await keptTraining(session, recipe.tune, path.join(out, 'progress.safetensors'), (hooks, from) =>
-    adapt(recipe, modules, hooks, from),
-  );
+  const result = await keptTraining(session, recipe.tune, out, (hooks, from) => adapt(recipe, modules, hooks, from));
   session.say('looking at both domains');
   const after = await look();
   const outcome = { result, views: { before, after }, ...(await judge(modules, data)) };
   const files = await writeTuned(out, { ...task, recipe: recipe.tune, classNames: data.classNames, how: 'adapted' });
   const summary = summaryOf(task, outcome);
   const facts = { ...summary, classNames: data.classNames };
-  await writeWhole(path.join(out, 'result.json'), `${JSON.stringify(facts, null, 2)}\n`);
+  await writeJsonFile(path.join(out, 'result.json'), facts);
   const report = path.join(out, 'report.html');
   await writeWhole(report, await page(session, task, outcome, modules, options));
   return { ...summary, files: [...files, report] };
@@ -86,26 +86,17 @@ async function openTask(
   const backbone = chosenBackbone(opened, options, seed);
   const data = await openDomains(session, options, { imageSide: backbone.vision.imageSize, augment, seed });
   const { classNames, source: split } = data;
-  const labelled = { train: [...split.train], validation: [...split.validation] };
-  const head = { backbone, classNames, split: labelled, pictures: split.pictures };
+  const head = { backbone, classNames, split, pictures: split.pictures };
   return { recipe, backbone, data, network: await newNetwork(session, opened, head, recipe.tune, options) };
 }
 
 /** What a folder's training is of: it is only gone on with where all of it is the same. */
-function taskFacts({ recipe, backbone, network, data }: Task, options: DomainOptions) {
-  const ids = (some: DomainData['target']['train']) => some.map(({ located }) => located.sampleId);
+function adaptationFacts({ data: { classNames, digests, source, target }, ...task }: Task, options: DomainOptions) {
   return {
-    backbone: backbone.digest,
-    head: options.head,
-    space: network.space,
-    templates: options.template ?? [],
-    classes: data.classNames,
-    datasets: data.digests,
-    train: ids(data.source.train),
-    validation: ids(data.source.validation),
-    target: ids(data.target.train),
-    targetValidation: ids(data.target.validation),
-    recipe,
+    ...taskFacts({ ...task, classNames, split: source }, options),
+    datasets: digests,
+    target: sampleIds(target.train),
+    targetValidation: sampleIds(target.validation),
   };
 }
 

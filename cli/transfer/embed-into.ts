@@ -1,9 +1,10 @@
+import { PIXELS_MAX_DEFAULT } from '../../common/config/pixels-max.ts';
 import type { ShardPart } from '../../transfer/features/embed-dataset.ts';
 import type { EmbeddingFacts, EmbeddingFolder } from '../../transfer/features/embedding-folder.ts';
 import type { EmbeddingStore } from '../../transfer/features/embedding-store.ts';
 import type { PictureEncoder } from '../../transfer/features/extract-features.ts';
 import { storeUrl } from '../local-paths.ts';
-import { type OpenedDataset, PIXELS_MAX, type TransferSession } from './session.ts';
+import { leftOut, type OpenedDataset, type TransferSession } from './session.ts';
 
 export interface EmbeddingTarget extends Pick<EmbeddingFacts, 'formats' | 'normalised'> {
   readonly out: string;
@@ -13,7 +14,7 @@ export interface EmbeddingTarget extends Pick<EmbeddingFacts, 'formats' | 'norma
 
 /** Opens an output folder for embeddings of a dataset. @throws CoveyError INVALID_ARGUMENT where it holds others */
 export async function prepareFolder(
-  { digest, origin, columns }: PictureEncoder,
+  { digest, origin, columns }: Pick<PictureEncoder, 'digest' | 'origin' | 'columns'>,
   { dataset }: OpenedDataset,
   { out, manifest, formats, normalised }: EmbeddingTarget,
 ): Promise<EmbeddingFolder> {
@@ -40,7 +41,7 @@ export async function embedInto(
   const report = session.progress('pictures');
   const { signal, output } = session.context;
   return embedDataset(
-    { pixelsMax: PIXELS_MAX, ...(part ? { part } : {}) },
+    { pixelsMax: PIXELS_MAX_DEFAULT, ...(part ? { part } : {}) },
     {
       encoder,
       dataset,
@@ -52,5 +53,3 @@ export async function embedInto(
     },
   );
 }
-
-export const leftOut = (sampleId: string, reason: string) => `${sampleId} left out: ${reason}`;

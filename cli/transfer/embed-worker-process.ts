@@ -1,14 +1,14 @@
 import { once } from 'node:events';
+import { PIXELS_MAX_DEFAULT } from '../../common/config/pixels-max.ts';
 import { CoveyError } from '../../common/errors.ts';
 import { embedShard } from '../../transfer/features/embed-dataset.ts';
-import { networkEncoder } from '../../transfer/features/extract-features.ts';
-import { TransferNetwork } from '../../transfer/network.ts';
 import { createContext } from '../context.ts';
 import { openBackbone } from './backbone-options.ts';
 import { formatsOf } from './embed.ts';
 import { prepareFolder } from './embed-into.ts';
 import type { FromEmbedWorker, ToEmbedWorker } from './embed-workers.ts';
-import { PIXELS_MAX, TransferSession } from './session.ts';
+import { frozenEncoder } from './frozen-encoder.ts';
+import { TransferSession } from './session.ts';
 
 /** One worker of `covey embed --workers`: computes the shards it is given until its parent lets it go, or is gone. Started by embed-workers.ts. */
 
@@ -23,16 +23,15 @@ async function work({ source, options, coordinator }: Job, signal: AbortSignal):
   await TransferSession.run(context, { ...options, threads: options.threads ?? 1 }, async (session) => {
     const { backbone } = await openBackbone(context, source, options);
     const opened = await session.openDataset(options.data);
-    const network = session.own(new TransferNetwork(backbone, { seed: 0, precision: 'fp32' }), (one) => one.dispose());
     const { out, data: manifest, normalise: normalised = false } = options;
-    const encoder = networkEncoder(session.engine, network);
+    const encoder = frozenEncoder(session, backbone);
     const formats = formatsOf(options.format ?? []);
     const folder = await prepareFolder(encoder, opened, { out, manifest, formats, normalised });
     const onBroken = (sampleId: string, reason: string) => say({ broken: { sampleId, reason } });
     const modules = { encoder, ...opened, folder, signal, onBroken };
     for (let next = nextShard(signal, { ready: true }); ; ) {
       const shard = await next;
-      await embedShard(opened.dataset.shards[shard]!, { pixelsMax: PIXELS_MAX }, modules, (pictures) =>
+      await embedShard(opened.dataset.shards[shard]!, { pixelsMax: PIXELS_MAX_DEFAULT }, modules, (pictures) =>
         say({ pictures }),
       );
       next = nextShard(signal, { finished: shard });

@@ -7,8 +7,7 @@ import type { EmbeddingFolder } from '../../transfer/features/embedding-folder.t
 import type { Dataset } from '../../worker/data/dataset.ts';
 import { processEnvironment } from '../process-environment.ts';
 import type { EmbedCommandOptions } from './embed.ts';
-import { leftOut } from './embed-into.ts';
-import type { TransferSession } from './session.ts';
+import { leftOut, type TransferSession } from './session.ts';
 
 /** What a worker process is told: first the job, then one shard after the other. */
 export type ToEmbedWorker =

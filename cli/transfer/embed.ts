@@ -1,12 +1,12 @@
 import path from 'node:path';
 import { CoveyError } from '../../common/errors.ts';
+import { newBackbone } from '../../models/vision/backbone.ts';
 import type { ShardPart } from '../../transfer/features/embed-dataset.ts';
 import type { EmbeddingFormat } from '../../transfer/features/embedding-folder.ts';
-import { networkEncoder } from '../../transfer/features/extract-features.ts';
-import { TransferNetwork } from '../../transfer/network.ts';
 import { type BackboneOptions, openBackbone } from './backbone-options.ts';
 import { embedInto, prepareFolder } from './embed-into.ts';
 import { embedByWorkers } from './embed-workers.ts';
+import { frozenEncoder } from './frozen-encoder.ts';
 import { type ComputeOptions, noneReadable, type TransferSession } from './session.ts';
 
 export interface EmbedCommandOptions extends BackboneOptions, ComputeOptions {
@@ -26,13 +26,14 @@ export async function embed(session: TransferSession, source: string, options: E
   const { backbone } = await openBackbone(context, source, options);
   const opened = await session.openDataset(options.data);
   const { dataset, cache } = opened;
-  const network = session.own(new TransferNetwork(backbone, { seed: 0, precision: 'fp32' }), (one) => one.dispose());
-  const encoder = networkEncoder(session.engine, network);
   const { out, data: manifest, normalise: normalised = false, part } = options;
-  const folder = await prepareFolder(encoder, opened, { out, manifest, formats, normalised });
+  const target = { out, manifest, formats, normalised };
+  const { featureWidth: dimensions } = newBackbone(backbone.vision);
+  const { digest, origin } = backbone;
+  const folder = await prepareFolder({ digest, origin, columns: dimensions }, opened, target);
   const progress =
     (options.workers ?? 1) === 1
-      ? await embedInto(session, encoder, opened, folder, part)
+      ? await embedInto(session, frozenEncoder(session, backbone), opened, folder, part)
       : await embedByWorkers(session, { source, options }, { dataset, folder });
   // Of a part the rest may be elsewhere.
   if (part === undefined && (await folder.countRows()) === 0) throw noneReadable(dataset.sampleCount);
@@ -46,7 +47,7 @@ export async function embed(session: TransferSession, source: string, options: E
     );
     files.push(file);
   }
-  return { ...progress, dimensions: network.featureWidth, backbone: backbone.origin, files };
+  return { ...progress, dimensions, backbone: backbone.origin, files };
 }
 
 export function formatsOf(given: readonly string[]): EmbeddingFormat[] {

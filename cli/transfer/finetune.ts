@@ -1,5 +1,6 @@
 import path from 'node:path';
 import { CoveyError } from '../../common/errors.ts';
+import { writeJsonFile } from '../../common/json-file.ts';
 import { makeFolder, writeWhole } from '../../common/whole-file.ts';
 import type { Evaluation } from '../../transfer/tune/evaluate.ts';
 import type { TuneResult } from '../../transfer/tune/tune.ts';
@@ -35,7 +36,7 @@ export async function finetune(session: TransferSession, source: string, options
     before && (await wiseCurve({ from: before, to: network.read() }, task.judged.samples, classes, judging));
   const files = await writeTuned(out, { ...task, how: 'fine-tuned' });
   const summary = summaryOf(task, result, evaluation, curve);
-  await writeWhole(path.join(out, 'result.json'), `${JSON.stringify({ ...summary, classNames }, null, 2)}\n`);
+  await writeJsonFile(path.join(out, 'result.json'), { ...summary, classNames });
   const report = path.join(out, 'report.html');
   await writeWhole(
     report,

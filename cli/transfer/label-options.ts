@@ -74,8 +74,8 @@ export async function classesOf(file: string | undefined): Promise<string[] | un
 }
 
 export interface LabelSplit {
-  readonly train: LabelledSample[];
-  readonly validation: LabelledSample[];
+  readonly train: readonly LabelledSample[];
+  readonly validation: readonly LabelledSample[];
 }
 
 /** @throws CoveyError INVALID_ARGUMENT where too little is left to learn from or to validate by */

@@ -3,9 +3,10 @@ import { CoveyError } from '../../common/errors.ts';
 import type { LabelledFeatures } from '../../models/linear/logistic-regression.ts';
 import type { Backbone } from '../../transfer/backbone.ts';
 import { type LabelledSample, type LabelledSet, readLabelledSet } from '../../transfer/data/labelled-set.ts';
-import { networkEncoder } from '../../transfer/features/extract-features.ts';
-import { TransferNetwork } from '../../transfer/network.ts';
+import type { PictureEncoder } from '../../transfer/features/extract-features.ts';
+import { SampleRows } from '../../transfer/features/sample-rows.ts';
 import { embedInto, prepareFolder } from './embed-into.ts';
+import { frozenEncoder } from './frozen-encoder.ts';
 import { classesOf, type LabelOptions } from './label-options.ts';
 import { noneReadable, type OpenedDataset, type TransferSession } from './session.ts';
 
@@ -42,9 +43,9 @@ export async function probeFeatures(
   options: ProbeFeatureOptions,
 ): Promise<ProbeFeatures> {
   return session.part(async (part) => {
-    const network = part.own(new TransferNetwork(backbone, { seed: 0, precision: 'fp32' }), (one) => one.dispose());
-    const features = await featureReader(part, network, opened, path.join(options.out, 'features'), options.data);
-    const test = options.test === undefined ? undefined : await testFeatures(part, network, set.classes, options);
+    const encoder = frozenEncoder(part, backbone);
+    const features = await featureReader(part, encoder, opened, path.join(options.out, 'features'), options.data);
+    const test = options.test === undefined ? undefined : await testFeatures(part, encoder, set.classes, options);
     return { samples: set.samples.filter(features.has), of: features.of, test };
   });
 }
@@ -52,34 +53,28 @@ export async function probeFeatures(
 /** Features of a dataset, kept in a folder so that an interrupted probe need not compute them again. */
 async function featureReader(
   session: TransferSession,
-  network: TransferNetwork,
+  encoder: PictureEncoder,
   opened: OpenedDataset,
   out: string,
   manifest: string,
 ) {
-  const encoder = networkEncoder(session.engine, network);
   const folder = await prepareFolder(encoder, opened, { out, manifest, formats: ['npy'], normalised: false });
   await embedInto(session, encoder, opened, folder);
-  const { keys, features } = await folder.readAll();
-  if (keys.length === 0) throw noneReadable(opened.dataset.sampleCount);
-  const rows = new Map(keys.map(({ key }, row) => [key, row]));
-  const dimensions = features.columns;
+  const rows = new SampleRows(await folder.readAll());
+  if (rows.count === 0) throw noneReadable(opened.dataset.sampleCount);
   return {
-    has: ({ located }: LabelledSample) => rows.has(located.sampleId),
-    of(samples: readonly LabelledSample[]): LabelledFeatures {
-      const features_ND = new Float32Array(samples.length * dimensions);
-      samples.forEach(({ located }, n) => {
-        const row = rows.get(located.sampleId)!;
-        features_ND.set(features.values.subarray(row * dimensions, (row + 1) * dimensions), n * dimensions);
-      });
-      return { features_ND, labels_N: Int32Array.from(samples, ({ label }) => label), dimensions };
-    },
+    has: (sample: LabelledSample) => rows.has(sample),
+    of: (samples: readonly LabelledSample[]): LabelledFeatures => ({
+      features_ND: rows.of(samples),
+      labels_N: Int32Array.from(samples, ({ label }) => label),
+      dimensions: rows.columns,
+    }),
   };
 }
 
 async function testFeatures(
   session: TransferSession,
-  network: TransferNetwork,
+  encoder: PictureEncoder,
   classes: readonly string[],
   options: ProbeFeatureOptions,
 ): Promise<LabelledFeatures> {
@@ -87,7 +82,7 @@ async function testFeatures(
   const opened = await session.openDataset(manifest);
   const labels = { metaKey: options.labelKey, classes };
   const set = await readLabelledSet(opened.dataset, labels, session.context.signal);
-  const reader = await featureReader(session, network, opened, path.join(options.out, 'features-test'), manifest);
+  const reader = await featureReader(session, encoder, opened, path.join(options.out, 'features-test'), manifest);
   const samples = set.samples.filter(reader.has);
   if (samples.length > 0) return reader.of(samples);
   throw new CoveyError('INVALID_ARGUMENT', `Cannot judge by ${manifest}: none of its labelled pictures can be read`);

@@ -1,4 +1,5 @@
 import path from 'node:path';
+import { writeJsonFile } from '../../common/json-file.ts';
 import { makeFolder, writeWhole } from '../../common/whole-file.ts';
 import type { Backbone } from '../../transfer/backbone.ts';
 import { headTensors, writeHeadFile } from '../../transfer/head-file.ts';
@@ -37,7 +38,7 @@ export async function probe(session: TransferSession, source: string, options: P
     tensors: headTensors(found.final.classifier),
   });
   const result = summary(found, { backbone, classes, train: train.length, validation: validation.length });
-  await writeWhole(path.join(options.out, 'probe.json'), `${JSON.stringify({ ...result, classNames }, null, 2)}\n`);
+  await writeJsonFile(path.join(options.out, 'probe.json'), { ...result, classNames });
   await writeWhole(path.join(options.out, 'report.html'), await page(found, result, classNames, session.now()));
   return result;
 }

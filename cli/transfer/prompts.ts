@@ -1,5 +1,6 @@
 import path from 'node:path';
 import type { Command } from 'commander';
+import { writeJsonFile } from '../../common/json-file.ts';
 import { writeWhole } from '../../common/whole-file.ts';
 import type { PromptStudy } from '../../transfer/prompts/prompt-study.ts';
 import type { CommandContext } from '../context.ts';
@@ -108,7 +109,7 @@ async function writeResults(
   const whole = { ...result, classSpread: sensitivity.classes, flips };
   await writeWhole(path.join(folder, 'best-templates.txt'), ensemble.map((template) => `${template}\n`).join(''));
   await writeWhole(path.join(folder, 'prompts.html'), page);
-  await writeWhole(path.join(folder, 'prompts.json'), `${JSON.stringify(whole, null, 2)}\n`);
+  await writeJsonFile(path.join(folder, 'prompts.json'), whole);
 }
 
 function summaryOf(

@@ -1,7 +1,6 @@
 import path from 'node:path';
 import { CoveyError } from '../../common/errors.ts';
-import { readJsonFile } from '../../common/json-file.ts';
-import { writeWhole } from '../../common/whole-file.ts';
+import { readJsonFile, writeJsonFile } from '../../common/json-file.ts';
 
 /**
  * Notes in a file what a folder's training is of; where the file is there, the training is only gone on with where all of it is the same.
@@ -11,7 +10,7 @@ export async function expectSameTask(file: string, what: string, facts: object):
   const wanted: Record<string, unknown> = JSON.parse(JSON.stringify(facts));
   const found = (await readJsonFile(file)) as Record<string, unknown> | undefined;
   if (found === undefined) {
-    await writeWhole(file, `${JSON.stringify(wanted, null, 2)}\n`);
+    await writeJsonFile(file, wanted);
     return;
   }
   const keys = new Set([...Object.keys(wanted), ...Object.keys(found)]);

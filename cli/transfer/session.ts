@@ -2,6 +2,7 @@ import { availableParallelism } from 'node:os';
 import { type Command, InvalidArgumentError } from 'commander';
 import { LRUCache } from 'lru-cache';
 import type { AugmentConfig } from '../../common/config/augment-config.ts';
+import { PIXELS_MAX_DEFAULT } from '../../common/config/pixels-max.ts';
 import { CoveyError } from '../../common/errors.ts';
 import type { Engine } from '../../engine/index.ts';
 import type { LabelledSet } from '../../transfer/data/labelled-set.ts';
@@ -32,7 +33,6 @@ export function addComputeOptions(command: Command): Command {
 
 const LABELLED_MAX = 2;
 const CACHE_BYTES_MAX = 20 * 2 ** 30;
-export const PIXELS_MAX = 50_000_000;
 
 export interface OpenedDataset {
   readonly dataset: Dataset;
@@ -165,11 +165,14 @@ export class TransferSession {
   /** The labelled samples of a dataset that is open, readable or not. */
   async readLabels(dataset: Dataset, labels: LabelsWanted): Promise<LabelledSet> {
     const { readLabelledSet } = await import('../../transfer/data/labelled-set.ts');
-    const { signal, output } = this.context;
+    const { signal } = this.context;
     const set = await readLabelledSet(dataset, { metaKey: labels.labelKey, classes: labels.classes }, signal);
-    if (set.unlabelled > 0)
-      output.message(`${set.unlabelled} of ${dataset.sampleCount} samples have no label: left out`);
+    this.sayUnlabelled(set, dataset);
     return set;
+  }
+
+  sayUnlabelled({ unlabelled }: LabelledSet, { sampleCount }: Dataset): void {
+    if (unlabelled > 0) this.context.output.message(`${unlabelled} of ${sampleCount} samples have no label: left out`);
   }
 
   /** All pictures of a dataset that can be decoded. Labels it may have are not looked at. */
@@ -187,12 +190,12 @@ export class TransferSession {
   ): Promise<{ readonly samples: S[]; readonly pictures: PictureSource }> {
     const { PictureSource } = await import('../../transfer/data/picture-source.ts');
     const { signal, output } = this.context;
-    const pictures = new PictureSource({ ...wanted, pixelsMax: PIXELS_MAX }, { cache });
+    const pictures = new PictureSource({ ...wanted, pixelsMax: PIXELS_MAX_DEFAULT }, { cache });
     const broken = await pictures.findBroken(
       all.map(({ located }) => located),
       signal,
     );
-    for (const { sampleId, reason } of broken) output.warn(`${sampleId} left out: ${reason}`);
+    for (const { sampleId, reason } of broken) output.warn(leftOut(sampleId, reason));
     if (all.length > 0 && broken.length === all.length) throw noneReadable(all.length, broken[0]);
     const brokenIds = new Set(broken.map(({ sampleId }) => sampleId));
     return { samples: all.filter(({ located }) => !brokenIds.has(located.sampleId)), pictures };
@@ -229,6 +232,9 @@ function once<T>(kept: KeptPromises<T>, key: string, make: () => Promise<T>): Pr
   kept.set(key, found);
   return found;
 }
+
+/** What is said of a picture that cannot be read. */
+export const leftOut = (sampleId: string, reason: string) => `${sampleId} left out: ${reason}`;
 
 /** What is said of a dataset of which nothing is left. */
 export function noneReadable(

@@ -1,7 +1,7 @@
 import path from 'node:path';
 import type { Backbone } from '../../transfer/backbone.ts';
 import type { LabelledSample } from '../../transfer/data/labelled-set.ts';
-import type { PictureSource } from '../../transfer/data/picture-source.ts';
+import type { PictureSample, PictureSource } from '../../transfer/data/picture-source.ts';
 import type { TransferNetwork } from '../../transfer/network.ts';
 import { type Evaluation, evaluateNetwork } from '../../transfer/tune/evaluate.ts';
 import { type TuneModules, type TuneResult, tune } from '../../transfer/tune/tune.ts';
@@ -15,9 +15,6 @@ import { expectSameTask } from './same-task.ts';
 import type { TransferSession } from './session.ts';
 
 export interface TaskOptions extends HeadOptions, LabelOptions {}
-
-/** What keeps a folder's training, so that it can be gone on with. */
-export const PROGRESS_FILE = 'progress.safetensors';
 
 /** A backbone, labelled pictures to learn from and pictures to be judged by. */
 export interface TuneTask {
@@ -57,19 +54,28 @@ export async function openTask(
   return { recipe, backbone, network, classNames: set.classes, split, pictures, judgedOn, judged };
 }
 
+interface TaskParts extends Pick<TuneTask, 'backbone' | 'network' | 'classNames' | 'split'> {
+  readonly recipe: object;
+}
+
 /** What a folder's training is of: it is only gone on with where all of it is the same. */
-function taskFacts({ recipe, backbone, network, classNames, split }: TuneTask, options: TaskOptions) {
+export function taskFacts(
+  { recipe, backbone, network, classNames, split }: TaskParts,
+  options: Pick<HeadOptions, 'head' | 'template'>,
+) {
   return {
     backbone: backbone.digest,
     head: options.head,
     space: network.space,
     templates: options.template ?? [],
     classes: classNames,
-    train: split.train.map(({ located }) => located.sampleId),
-    validation: split.validation.map(({ located }) => located.sampleId),
+    train: sampleIds(split.train),
+    validation: sampleIds(split.validation),
     recipe,
   };
 }
+
+export const sampleIds = (samples: readonly PictureSample[]) => samples.map(({ located }) => located.sampleId);
 
 export interface TrainedTask {
   readonly result: TuneResult;
@@ -93,9 +99,7 @@ export async function trainTask(
   await expectSameTask(path.join(folder, 'task.json'), 'fine-tuning', taskFacts(task, options));
   const classes = classNames.length;
   const modules: TuneModules = { engine, network, pictures, ...split, classes, signal };
-  const result = await keptTraining(session, recipe, path.join(folder, PROGRESS_FILE), (hooks, from) =>
-    tune(recipe, modules, hooks, from),
-  );
+  const result = await keptTraining(session, recipe, folder, (hooks, from) => tune(recipe, modules, hooks, from));
   const judging = { engine, network, pictures: judged.pictures, signal };
   return { result, evaluation: await evaluateNetwork(judged.samples, classes, judging) };
 }

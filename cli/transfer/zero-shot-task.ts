@@ -36,6 +36,7 @@ export async function openZeroShotTask(
   out: string | undefined,
 ): Promise<ZeroShotTask> {
   const { JointModel } = await import('../../transfer/zero-shot/joint-model.ts');
+  const { SampleRows } = await import('../../transfer/features/sample-rows.ts');
   const { context, engine } = session;
   const given = await promptClassesOf(options.classes);
   const opened = await session.openDataset(options.data);
@@ -45,26 +46,19 @@ export async function openZeroShotTask(
   const model = session.own(new JointModel(whole, backbone, engine), (one) => one.dispose());
   const store = await embeddingStore(model, opened, options.data, out);
   await embedInto(session, model, opened, store);
-  const { keys, features } = await store.readAll();
-  const rowOf = new Map(keys.map(({ key }, row) => [key, row]));
-  const samples = set.samples.filter(({ located }) => rowOf.has(located.sampleId));
+  const rows = new SampleRows(await store.readAll());
+  const samples = set.samples.filter((sample) => rows.has(sample));
   if (samples.length === 0) {
     throw new CoveyError(
       'INVALID_ARGUMENT',
       `Cannot classify the pictures of ${options.data}: none of the ${set.samples.length} labelled ones can be read`,
     );
   }
-  const { columns } = features;
-  const values_NE = new Float32Array(samples.length * columns);
-  samples.forEach(({ located }, n) => {
-    const row = rowOf.get(located.sampleId)!;
-    values_NE.set(features.values.subarray(row * columns, (row + 1) * columns), n * columns);
-  });
   return {
     ...opened,
     model,
     classes,
-    embeddings: { values_NE, columns },
+    embeddings: { values_NE: rows.of(samples), columns: rows.columns },
     labels_N: Int32Array.from(samples, ({ label }) => label),
     keys: samples.map(({ located }) => located.sampleId),
     captions: samples.map(({ located }) => located.record.captions[0]),
@@ -73,7 +67,7 @@ export async function openZeroShotTask(
 }
 
 async function readClasses(
-  { context }: TransferSession,
+  session: TransferSession,
   { dataset }: OpenedDataset,
   given: readonly PromptClass[] | undefined,
   options: PromptOptions,
@@ -84,16 +78,14 @@ async function readClasses(
   const listed = options.labelKey === undefined ? dataset.classes : undefined;
   const names = given?.map(({ name }) => name) ?? listed;
   const labels = { metaKey: options.labelKey, classes: names, orCaption: options.labelKey === undefined };
-  const set = await readLabelledSet(dataset, labels, context.signal);
+  const set = await readLabelledSet(dataset, labels, session.context.signal);
   if (names === undefined && set.classes.every((name) => /^\d+$/.test(name))) {
     throw new CoveyError(
       'INVALID_ARGUMENT',
       `Cannot make texts of the classes of ${options.data}: its labels are numbers (${set.classes.slice(0, 3).join(', ')} …) and nothing names them; list the names in their order in a file and give it with --classes`,
     );
   }
-  if (set.unlabelled > 0) {
-    context.output.message(`${set.unlabelled} of ${dataset.sampleCount} samples have no label: left out`);
-  }
+  session.sayUnlabelled(set, dataset);
   return { set, classes: given ?? namedClasses(set.classes, dataset.manifest.name) };
 }
 

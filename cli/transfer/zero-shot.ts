@@ -1,5 +1,6 @@
 import path from 'node:path';
 import type { Command } from 'commander';
+import { writeJsonFile } from '../../common/json-file.ts';
 import { writeWhole } from '../../common/whole-file.ts';
 import type { CaptionRetrieval } from '../../transfer/zero-shot/caption-retrieval.ts';
 import type { ZeroShotScores } from '../../transfer/zero-shot/zero-shot-scores.ts';
@@ -70,7 +71,7 @@ async function zeroShot(session: TransferSession, source: string, options: ZeroS
     cutTexts,
     retrieval: retrieval ?? null,
   };
-  const details = options.predictions ? [...predictions(task, ranked)] : undefined;
+  const details = options.predictions ? await predictions(task, ranked) : undefined;
   if (options.out !== undefined) {
     await writeResults(session, options.out, task, { figures, scores, retrieval, details });
   }
@@ -140,7 +141,7 @@ async function writeResults(
   });
   await writeWhole(path.join(folder, 'zeroshot.html'), page);
   const whole = { ...figures, classList: task.classes, perClass, confusions: namedConfusions(task, scores) };
-  await writeWhole(path.join(folder, 'zeroshot.json'), `${JSON.stringify(whole, null, 2)}\n`);
+  await writeJsonFile(path.join(folder, 'zeroshot.json'), whole);
 }
 
 /** A text beyond the context loses its end, and with it perhaps the name. @returns how many there are */
@@ -168,21 +169,15 @@ export async function pictureReader(
   return (row) => thumbnail(located.get(keys[row]!), { cache, signal });
 }
 
-function* predictions(
-  { keys, labels_N, classes }: ZeroShotTask,
-  { best_NB, similarity_NB, rank_N, bestCount }: RankedPictures,
-) {
-  for (let n = 0; n < keys.length; n++) {
-    yield {
-      sampleId: keys[n]!,
-      label: classes[labels_N[n]!]!.name,
-      rank: rank_N[n]!,
-      best: Array.from({ length: bestCount }, (_, i) => ({
-        className: classes[best_NB[n * bestCount + i]!]!.name,
-        similarity: similarity_NB[n * bestCount + i]!,
-      })),
-    };
-  }
+async function predictions({ keys, labels_N, classes }: ZeroShotTask, ranked: RankedPictures) {
+  const { bestClasses } = await import('../../worker/eval/classify.ts');
+  const classNames = classes.map(({ name }) => name);
+  return keys.map((sampleId, n) => ({
+    sampleId,
+    label: classNames[labels_N[n]!]!,
+    rank: ranked.rank_N[n]!,
+    best: bestClasses(ranked, n, classNames),
+  }));
 }
 
 function namedConfusions({ classes, keys }: ZeroShotTask, { confusions }: ZeroShotScores) {

@@ -1,3 +1,4 @@
+import { PIXELS_MAX_DEFAULT } from '../../common/config/pixels-max.ts';
 import { CoveyError } from '../../common/errors.ts';
 import { openDataset, splitManifestUrl } from '../../worker/data/dataset.ts';
 import { evalBatches } from '../../worker/data/eval-loader.ts';
@@ -8,7 +9,6 @@ import { withStore } from '../open-store.ts';
 import type { VerifySamples } from './verify-samples.ts';
 
 const CACHE_BYTES_MAX = 20 * 2 ** 30;
-const PIXELS_MAX = 50_000_000;
 
 /** The first pictures of a dataset with their captions, or their labels where they have none. */
 export async function datasetVerifySamples(
@@ -24,7 +24,7 @@ export async function datasetVerifySamples(
       { store, logger: context.logger },
     );
     try {
-      const options = { imageSide, batch: count, pixelsMax: PIXELS_MAX };
+      const options = { imageSide, batch: count, pixelsMax: PIXELS_MAX_DEFAULT };
       for await (const { pixels, samples } of evalBatches(options, { dataset, cache }, context.signal)) {
         const captions = samples.map(({ record }) => String(record.captions[0] ?? record.label ?? ''));
         return { pixels, captions, count: samples.length, source: `${samples.length} pictures of ${manifestUrl}` };

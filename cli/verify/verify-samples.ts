@@ -1,3 +1,4 @@
+import { PIXELS_MAX_DEFAULT } from '../../common/config/pixels-max.ts';
 import { CoveyError } from '../../common/errors.ts';
 import { evalTransform } from '../../models/preprocess/eval-transform.ts';
 import { iconSetSamples, renderIcon } from '../../worker/data/pack/icon-source.ts';
@@ -14,7 +15,6 @@ export interface VerifySamples {
 
 const ICON_SET = 'noto';
 const RENDER_SIDE = 128;
-const PIXELS_MAX = 50_000_000;
 
 /** Drawings with the words of their names, taken evenly from one icon set. @throws CoveyError NOT_FOUND where it is not installed */
 export async function iconVerifySamples(count: number, imageSide: number): Promise<VerifySamples> {
@@ -40,7 +40,7 @@ export async function samplesOf(
   const bytes = 3 * imageSide ** 2;
   const pixels = new Uint8Array(pictures.length * bytes);
   for (const [i, picture] of pictures.entries()) {
-    pixels.set(await evalTransform(picture, imageSide, { pixelsMax: PIXELS_MAX }), i * bytes);
+    pixels.set(await evalTransform(picture, imageSide, { pixelsMax: PIXELS_MAX_DEFAULT }), i * bytes);
   }
   return { pixels, captions, count: pictures.length, source };
 }

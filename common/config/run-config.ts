@@ -5,6 +5,7 @@ import { lossProblems, lossSchema, objectiveSchema } from './loss-config.ts';
 import { memoryProblems, memoryShape } from './memory-config.ts';
 import { captionsSchema, dataProblems, mixtureSchema } from './mixture-config.ts';
 import { emaSchema, layerDecaySchema, lockSchema, optimizerSchema, parameterGroupSchema } from './optimizer-config.ts';
+import { PIXELS_MAX_DEFAULT } from './pixels-max.ts';
 import { visionConfigSchema, visionOverridesSchema } from './vision-config.ts';
 
 /**
@@ -88,7 +89,7 @@ const dataSchema = z.strictObject({
     })
     .prefault({}),
   prefetchSteps: positiveInt.default(3),
-  pixelsMax: positiveInt.default(50_000_000).describe('A picture with more pixels is refused as broken'),
+  pixelsMax: positiveInt.default(PIXELS_MAX_DEFAULT).describe('A picture with more pixels is refused as broken'),
   badSamplesMax: fraction
     .default(0.01)
     .describe('Share of broken samples in the steps so far beyond which the run stops'),

@@ -15,6 +15,7 @@ import {
 import { placeOf, retrievalMetrics } from '../../worker/eval/retrieval.ts';
 import { objectiveInputs } from '../../worker/objectives/objective-inputs.ts';
 import { newTrainer } from '../../worker/train/new-trainer.ts';
+import { WORLDS } from '../objectives/objective-case.ts';
 import { LockstepWorld } from '../support/lockstep-world.ts';
 
 const LANES = 6;
@@ -35,18 +36,6 @@ const MODEL: ModelConfig = {
   vision: { imageSize: SIDE, patchSize: 8, width: 32, layers: 2, headWidth: 16, mlpRatio: 4 },
   text: { contextLength: CONTEXT, vocabSize: 40, width: 32, heads: 2, layers: 1, mlpRatio: 4 },
 };
-const WORLDS: readonly (readonly LaneRange[])[] = [
-  [{ begin: 0, end: 6 }],
-  [
-    { begin: 0, end: 5 },
-    { begin: 5, end: 6 },
-  ],
-  [
-    { begin: 0, end: 1 },
-    { begin: 1, end: 3 },
-    { begin: 3, end: 6 },
-  ],
-];
 
 const random = new RandomStream('held out');
 const pictures = Array.from({ length: SAMPLES }, () => new Uint8Array(PIXELS).map(() => random.integer(256)));

@@ -7,7 +7,7 @@ import type { TrainedModel } from '../../worker/objectives/objective.ts';
 import type { LaneTrainer } from '../../worker/train/lane-trainer.ts';
 import { newTrainer } from '../../worker/train/new-trainer.ts';
 import { LockstepWorld } from '../support/lockstep-world.ts';
-import { type Batch, batchOf, GLOBAL_BATCH, LANES, laneOf, MODEL, PIXELS } from './objective-case.ts';
+import { type Batch, batchOf, GLOBAL_BATCH, LANES, laneOf, MODEL, PIXELS, rawConfig } from './objective-case.ts';
 
 /** CLIP takes the first view, SimCLR the second and third. */
 const WEIGHT = 0.5;
@@ -34,15 +34,7 @@ describe('a joint objective', () => {
     choice: { readonly objective: string; readonly loss: object },
     { model: modelConfig, ranges = WHOLE, train = {} }: { model: ModelConfig; ranges?: LaneRange[]; train?: object },
   ) {
-    const config = runConfigSchema.parse({
-      run: 'test',
-      seed: 5,
-      store: 'file:///unused',
-      ...choice,
-      model: modelConfig,
-      data: { manifest: 'file:///unused', mean: [0.5, 0.4, 0.3], std: [0.2, 0.25, 0.3] },
-      train: { steps: 9, globalBatch: GLOBAL_BATCH, lanes: LANES, nonFinite: 'stop', ...train },
-    });
+    const config = runConfigSchema.parse(rawConfig(choice, modelConfig, train));
     const world = new LockstepWorld(LANES, ranges);
     const workers = ranges.map(({ begin, end }) => {
       const made = newTrainer(config, modelConfig, engine);

@@ -18,23 +18,19 @@ import type { StepResult } from '../../worker/train/lane-trainer.ts';
 import { newTrainer } from '../../worker/train/new-trainer.ts';
 import { LockstepWorld } from '../support/lockstep-world.ts';
 import { MAE_CASES } from './mae-cases.ts';
-import { type Batch, batchOf, type Case, GLOBAL_BATCH, LANES, laneOf, MODEL } from './objective-case.ts';
+import {
+  type Batch,
+  batchOf,
+  type Case,
+  GLOBAL_BATCH,
+  LANES,
+  laneOf,
+  MODEL,
+  rawConfig,
+  WORLDS,
+} from './objective-case.ts';
 import { PROXY_CASES } from './proxy-cases.ts';
 import { attractionLoss, clipLoss, siglipLoss, simclrLoss, supconLoss, supervisedLoss } from './references.ts';
-
-/** Lanes of one, two and three workers, uneven. */
-const WORLDS: readonly (readonly LaneRange[])[] = [
-  [{ begin: 0, end: 6 }],
-  [
-    { begin: 0, end: 5 },
-    { begin: 5, end: 6 },
-  ],
-  [
-    { begin: 0, end: 1 },
-    { begin: 1, end: 3 },
-    { begin: 3, end: 6 },
-  ],
-];
 
 const projected = (model: TrainedModel, pixels: Tensor) => (model as ViewModel).project(pixels, { training: true });
 
@@ -160,16 +156,7 @@ describe.each(['cpu', 'auto'] as const)('on engine %s', (name) => {
   });
   afterAll(() => engine.close());
 
-  const rawConfigOf = ({ objective, loss = {}, model = {} }: Case, train: object) => ({
-    run: 'test',
-    seed: 5,
-    store: 'file:///unused',
-    objective,
-    loss,
-    model: { ...MODEL, ...model },
-    data: { manifest: 'file:///unused', mean: [0.5, 0.4, 0.3], std: [0.2, 0.25, 0.3] },
-    train: { steps: 9, globalBatch: GLOBAL_BATCH, lanes: LANES, nonFinite: 'stop', ...train },
-  });
+  const rawConfigOf = (one: Case, train: object) => rawConfig(one, { ...MODEL, ...one.model }, train);
 
   function configOf(one: Case, train: object = {}): { config: RunConfig; model: ModelConfig } {
     return { config: runConfigSchema.parse(rawConfigOf(one, train)), model: { ...MODEL, ...one.model } };

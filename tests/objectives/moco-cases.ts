@@ -1,6 +1,5 @@
 import type { ModelConfig } from '../../common/config/run-config.ts';
 import { RandomStream } from '../../common/random.ts';
-import type { LaneRange } from '../../worker/collectives/lane-tree.ts';
 import type { LaneInput } from '../../worker/train/lane-encoder.ts';
 import type { MocoSettings } from './plain-moco.ts';
 
@@ -20,18 +19,6 @@ export const MODEL: ModelConfig = {
   vision: { imageSize: SIDE, patchSize: 4, width: 16, layers: 1, headWidth: 8, mlpRatio: 2 },
   text: { contextLength: 8, vocabSize: 40, width: 32, heads: 2, layers: 1, mlpRatio: 4 },
 };
-export const WORLDS: readonly (readonly LaneRange[])[] = [
-  [{ begin: 0, end: 6 }],
-  [
-    { begin: 0, end: 5 },
-    { begin: 5, end: 6 },
-  ],
-  [
-    { begin: 0, end: 1 },
-    { begin: 1, end: 3 },
-    { begin: 3, end: 6 },
-  ],
-];
 
 export const RESNET = { kind: 'resnet', imageSize: SIDE, depth: 18, stem: 'cifar', width: 4 } as const;
 

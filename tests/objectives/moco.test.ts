@@ -26,8 +26,8 @@ import {
   SIDE,
   STD,
   STEPS,
-  WORLDS,
 } from './moco-cases.ts';
+import { WORLDS } from './objective-case.ts';
 import { type MocoSettings, PlainMoco } from './plain-moco.ts';
 
 const KEY_OPTIONS = { seed: SEED, precision: 'fp32', quickGelu: false, trainable: false } as const;

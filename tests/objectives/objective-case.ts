@@ -1,6 +1,7 @@
 import type { ModelConfig, RunConfig } from '../../common/config/run-config.ts';
 import { RandomStream } from '../../common/random.ts';
 import type { Tensor } from '../../engine/index.ts';
+import type { LaneRange } from '../../worker/collectives/lane-tree.ts';
 import type { TrainedModel } from '../../worker/objectives/objective.ts';
 import { objectiveInputs } from '../../worker/objectives/objective-inputs.ts';
 import type { LaneInput } from '../../worker/train/lane-encoder.ts';
@@ -18,6 +19,36 @@ export const MODEL: ModelConfig = {
   vision: { imageSize: SIDE, patchSize: 8, width: 32, layers: 2, headWidth: 16, mlpRatio: 4 },
   text: { contextLength: CONTEXT, vocabSize: 40, width: 32, heads: 2, layers: 1, mlpRatio: 4 },
 };
+/** Lanes of one, two and three workers, uneven. */
+export const WORLDS: readonly (readonly LaneRange[])[] = [
+  [{ begin: 0, end: 6 }],
+  [
+    { begin: 0, end: 5 },
+    { begin: 5, end: 6 },
+  ],
+  [
+    { begin: 0, end: 1 },
+    { begin: 1, end: 3 },
+    { begin: 3, end: 6 },
+  ],
+];
+
+/** A run's config as it is written. @param train over what all have */
+export const rawConfig = (
+  { objective, loss = {} }: { readonly objective: string; readonly loss?: object },
+  model: ModelConfig,
+  train: object = {},
+) => ({
+  run: 'test',
+  seed: 5,
+  store: 'file:///unused',
+  objective,
+  loss,
+  model,
+  data: { manifest: 'file:///unused', mean: [0.5, 0.4, 0.3], std: [0.2, 0.25, 0.3] },
+  train: { steps: 9, globalBatch: GLOBAL_BATCH, lanes: LANES, nonFinite: 'stop', ...train },
+});
+
 export interface Case {
   readonly title: string;
   readonly objective: RunConfig['objective'];

@@ -3,7 +3,7 @@ import { runConfigSchema } from '../../common/config/run-config.ts';
 import { type Engine, loadEngine, tf } from '../../engine/index.ts';
 import { newTrainer } from '../../worker/train/new-trainer.ts';
 import { LockstepWorld } from '../support/lockstep-world.ts';
-import { batchOf, GLOBAL_BATCH, LANES, laneOf, MODEL } from './objective-case.ts';
+import { batchOf, GLOBAL_BATCH, LANES, laneOf, MODEL, rawConfig } from './objective-case.ts';
 
 /** Objectives whose loss is more than a formula of embeddings, end to end: what is compared is the training step's own loss. */
 const CASES = [
@@ -28,16 +28,7 @@ describe('the gradient of a step', () => {
   afterAll(() => engine.close());
 
   it.each(CASES)('is the slope of its loss by central differences: $title', ({ objective, loss }) => {
-    const config = runConfigSchema.parse({
-      run: 'test',
-      seed: 5,
-      store: 'file:///unused',
-      objective,
-      loss,
-      model: MODEL,
-      data: { manifest: 'file:///unused', mean: [0.5, 0.4, 0.3], std: [0.2, 0.25, 0.3] },
-      train: { steps: 9, globalBatch: GLOBAL_BATCH, lanes: LANES, nonFinite: 'stop' },
-    });
+    const config = runConfigSchema.parse(rawConfig({ objective, loss }, MODEL));
     const { model, trainer } = newTrainer(config, MODEL, engine);
     trainer.holdLanes(0, LANES);
     const world = new LockstepWorld(LANES, [{ begin: 0, end: LANES }]);

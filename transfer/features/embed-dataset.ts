@@ -3,6 +3,7 @@ import { unitRows } from '../../models/linear/unit-rows.ts';
 import { Dataset, type DatasetShard } from '../../worker/data/dataset.ts';
 import { evalBatches } from '../../worker/data/eval-loader.ts';
 import type { ShardCache } from '../../worker/data/shard-cache.ts';
+import { concatenated } from '../../worker/eval/concatenated.ts';
 import type { EmbeddedShard, EmbeddingKey, EmbeddingStore } from './embedding-store.ts';
 import type { PictureEncoder } from './extract-features.ts';
 
@@ -110,13 +111,8 @@ async function embeddedShard(
     onPictures?.(keys.length);
   }
   const { columns } = encoder;
-  const values = new Float32Array(keys.length * columns);
-  let at = 0;
-  for (const part of parts) {
-    values.set(modules.folder.normalised ? unitRows(part, columns) : part, at);
-    at += part.length;
-  }
-  return { keys, features: { values, columns } };
+  const rows = modules.folder.normalised ? parts.map((part) => unitRows(part, columns)) : parts;
+  return { keys, features: { values: concatenated(rows), columns } };
 }
 
 function shardAlone(dataset: Dataset, shard: DatasetShard): Dataset {

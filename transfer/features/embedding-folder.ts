@@ -3,7 +3,7 @@ import path from 'node:path';
 import { parquetWriteBuffer } from 'hyparquet-writer';
 import { z } from 'zod';
 import { CoveyError } from '../../common/errors.ts';
-import { readJsonFile } from '../../common/json-file.ts';
+import { readJsonFile, writeJsonFile } from '../../common/json-file.ts';
 import { makeFolder, writeWhole } from '../../common/whole-file.ts';
 import {
   type EmbeddedShard,
@@ -50,7 +50,7 @@ export class EmbeddingFolder implements EmbeddingStore {
   static async prepare(folder: string, facts: EmbeddingFacts): Promise<EmbeddingFolder> {
     await makeFolder(folder);
     const found = await readFacts(folder);
-    if (found === undefined) await writeWhole(path.join(folder, FACTS), `${JSON.stringify(facts, null, 2)}\n`);
+    if (found === undefined) await writeJsonFile(path.join(folder, FACTS), facts);
     else expectSame(folder, found, facts);
     return new EmbeddingFolder(folder, facts);
   }

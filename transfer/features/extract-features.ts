@@ -30,7 +30,7 @@ export function networkEncoder(engine: Engine, network: TransferNetwork): Pictur
     digest,
     imageSide: network.source.vision.imageSize,
     columns: network.featureWidth,
-    encode: (pixels) => encodePixels(engine, network, pixels),
+    encode: (pixels) => encodePixels(engine, network, pixels, 'features'),
   };
 }
 
@@ -39,7 +39,7 @@ export function encodePixels(
   engine: Engine,
   network: TransferNetwork,
   pixels: Uint8Array,
-  output: 'features' | 'logits' = 'features',
+  output: 'features' | 'logits',
 ): Float32Array {
   const { mean, std, vision } = network.source;
   const side = vision.imageSize;
@@ -78,14 +78,26 @@ export async function pictureFeatures(
   samples: readonly PictureSample[],
   modules: ExtractModules,
 ): Promise<FeatureRows> {
-  const { engine, network, pictures, signal, onProgress } = modules;
-  const dimensions = network.featureWidth;
-  const features_ND = new Float32Array(samples.length * dimensions);
+  const dimensions = modules.network.featureWidth;
+  return {
+    features_ND: await pictureOutputs(samples, { output: 'features', columns: dimensions }, modules),
+    dimensions,
+  };
+}
+
+/** What the network makes of any pictures through the evaluation transform, in order: float32 [N, columns]. */
+export async function pictureOutputs(
+  samples: readonly PictureSample[],
+  { output, columns }: { readonly output: 'features' | 'logits'; readonly columns: number },
+  { engine, network, pictures, signal, onProgress }: ExtractModules,
+): Promise<Float32Array> {
+  const outputs = new Float32Array(samples.length * columns);
   for (let begin = 0; begin < samples.length; begin += BATCH) {
     throwIfAborted(signal);
     const located = samples.slice(begin, begin + BATCH).map((sample) => sample.located);
-    features_ND.set(encodePixels(engine, network, await pictures.evalPixels(located, signal)), begin * dimensions);
+    const pixels = await pictures.evalPixels(located, signal);
+    outputs.set(encodePixels(engine, network, pixels, output), begin * columns);
     onProgress?.(Math.min(begin + BATCH, samples.length), samples.length);
   }
-  return { features_ND, dimensions };
+  return outputs;
 }

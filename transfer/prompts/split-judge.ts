@@ -4,6 +4,7 @@ import {
   type PromptClassifier,
   predictClasses,
 } from '../../worker/eval/classify.ts';
+import { pickedRows } from '../../worker/eval/picked-rows.ts';
 import type { PictureSplit } from './split-pictures.ts';
 
 /** Accuracies on the pictures that are chosen by, and on those that judge. */
@@ -24,7 +25,11 @@ export class SplitJudge {
   readonly #modules: ClassifyModules;
 
   constructor({ embeddings, labels_N }: JudgedPictures, split: PictureSplit, modules: ClassifyModules) {
-    const side = (rows: Int32Array) => ({ rows, embeddings: rowsOf(embeddings, rows) });
+    const { values_NE, columns } = embeddings;
+    const side = (rows: Int32Array) => ({
+      rows,
+      embeddings: { values_NE: pickedRows(values_NE, columns, rows), columns },
+    });
     this.#labels_N = labels_N;
     this.#sides = { search: side(split.search), judge: side(split.judge) };
     this.#modules = modules;
@@ -57,12 +62,4 @@ export class SplitJudge {
       judgedAccuracy: share(this.#sides.judge.rows),
     };
   }
-}
-
-function rowsOf({ values_NE, columns }: Embeddings, rows: Int32Array): Embeddings {
-  const chosen = new Float32Array(rows.length * columns);
-  rows.forEach((row, i) => {
-    chosen.set(values_NE.subarray(row * columns, (row + 1) * columns), i * columns);
-  });
-  return { values_NE: chosen, columns };
 }

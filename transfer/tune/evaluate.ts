@@ -1,9 +1,8 @@
-import { throwIfAborted } from '../../common/errors.ts';
 import type { Engine } from '../../engine/index.ts';
 import { predictedClasses, softmaxResiduals } from '../../models/linear/logistic-regression.ts';
 import type { LabelledSample } from '../data/labelled-set.ts';
 import type { PictureSample, PictureSource } from '../data/picture-source.ts';
-import { encodePixels } from '../features/extract-features.ts';
+import { pictureOutputs } from '../features/extract-features.ts';
 import type { TransferNetwork } from '../network.ts';
 
 export interface Evaluation {
@@ -23,8 +22,6 @@ export interface EvaluateModules {
   readonly signal?: AbortSignal | undefined;
 }
 
-const BATCH = 128;
-
 /** How the network's head classifies some pictures. */
 export async function evaluateNetwork(
   samples: readonly LabelledSample[],
@@ -39,16 +36,9 @@ export async function evaluateNetwork(
 export async function networkLogits(
   samples: readonly PictureSample[],
   classes: number,
-  { engine, network, pictures, signal }: EvaluateModules,
+  modules: EvaluateModules,
 ): Promise<Float64Array> {
-  const logits_NK = new Float64Array(samples.length * classes);
-  for (let begin = 0; begin < samples.length; begin += BATCH) {
-    throwIfAborted(signal);
-    const located = samples.slice(begin, begin + BATCH).map((sample) => sample.located);
-    const pixels = await pictures.evalPixels(located, signal);
-    logits_NK.set(encodePixels(engine, network, pixels, 'logits'), begin * classes);
-  }
-  return logits_NK;
+  return Float64Array.from(await pictureOutputs(samples, { output: 'logits', columns: classes }, modules));
 }
 
 export function evaluationOf(logits_NK: Float64Array, labels_N: Int32Array, classes: number): Evaluation {

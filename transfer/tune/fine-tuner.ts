@@ -1,7 +1,7 @@
 import { throwIfAborted } from '../../common/errors.ts';
 import { type Engine, pixelsToTensor, recordForward, type Tensor, type Tensor2D, tf } from '../../engine/index.ts';
 import type { HostTensor } from '../../models/formats/safetensors.ts';
-import { assignAll, type NamedVariable, readAll } from '../../models/named-variables.ts';
+import { assignAll, type NamedVariable, readTensors } from '../../models/named-variables.ts';
 import { laneMixing, type Mixing, mixed } from '../../worker/objectives/mixup.ts';
 import { smoothedTargets, softmaxLoss } from '../../worker/objectives/softmax-loss.ts';
 import type { LabelledSample } from '../data/labelled-set.ts';
@@ -112,10 +112,7 @@ export class FineTuner {
   state(): TunerState {
     const phase = this.#enterPhase(this.#step);
     // Also what an earlier phase trained.
-    const some = this.#variables.filter(({ name }) => this.changing.has(name));
-    const shapes = new Map(some.map(({ name, shape }) => [name, shape]));
-    const tensors = new Map<string, HostTensor>();
-    for (const [name, values] of readAll(some)) tensors.set(name, { shape: shapes.get(name)!, values });
+    const tensors = readTensors(this.#variables.filter(({ name }) => this.changing.has(name)));
     for (const [name, tensor] of phase.slots()) tensors.set(name, tensor);
     return { step: this.#step, optimizerStep: phase.optimizer.stepCount, tensors };
   }

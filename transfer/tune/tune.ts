@@ -1,4 +1,5 @@
 import { throwIfAborted } from '../../common/errors.ts';
+import { mean } from '../../common/mean.ts';
 import type { HostTensor } from '../../models/formats/safetensors.ts';
 import type { LabelledSample } from '../data/labelled-set.ts';
 import { type Evaluation, evaluateNetwork } from './evaluate.ts';
@@ -116,8 +117,6 @@ async function evaluate(step: number, taken: readonly TunedStep[], modules: Tune
   const measures = withMeasures({ ...aligned, ...chosen?.measures });
   return { step, trainLoss, accuracy, crossEntropy, ...(chosen ? { score: chosen.score } : {}), ...measures };
 }
-
-const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
 
 function meanMeasures(taken: readonly TunedStep[]): Record<string, number> {
   const names = Object.keys(taken[0]?.measures ?? {});

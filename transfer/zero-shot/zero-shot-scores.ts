@@ -1,4 +1,5 @@
-import type { RankedPictures } from '../../worker/eval/classify.ts';
+import { mean } from '../../common/mean.ts';
+import { type RankedPictures, type RankSummary, rankSummary } from '../../worker/eval/classify.ts';
 
 export interface ClassScore {
   readonly name: string;
@@ -21,16 +22,10 @@ export interface ConfusedPair {
   readonly examples: readonly number[];
 }
 
-export interface ZeroShotScores {
-  readonly samples: number;
+export interface ZeroShotScores extends RankSummary {
   readonly classes: number;
-  readonly top1: number;
-  readonly top5: number;
   /** Mean of top-1 over the classes that occur, each counting one. */
   readonly classAccuracy: number;
-  /** Of the right class, from 1. */
-  readonly meanRank: number;
-  readonly medianRank: number;
   readonly perClass: readonly ClassScore[];
   /** Every confusion that occurs, the most frequent first, then by the classes' order. */
   readonly confusions: readonly ConfusedPair[];
@@ -45,15 +40,12 @@ export function zeroShotScores(
   labels_N: Int32Array,
   classNames: readonly string[],
 ): ZeroShotScores {
-  const samples = labels_N.length;
   const classes = classNames.length;
   const counts = { pictures: new Int32Array(classes), top1: new Int32Array(classes), top5: new Int32Array(classes) };
   const takenWrongly = new Int32Array(classes);
   const pairs = new Map<number, number[]>();
-  let rankSum = 0;
   labels_N.forEach((truth, row) => {
     const rank = rank_N[row]!;
-    rankSum += rank + 1;
     counts.pictures[truth]!++;
     if (rank < 1) counts.top1[truth]!++;
     if (rank < TOP) counts.top5[truth]!++;
@@ -88,16 +80,10 @@ export function zeroShotScores(
       };
     });
   const recalls = perClass.flatMap(({ top1 }) => top1 ?? []);
-  const sum = (values: Iterable<number>) => [...values].reduce((a, b) => a + b, 0);
-  const ranks = Int32Array.from(rank_N).sort();
   return {
-    samples,
+    ...rankSummary(rank_N),
     classes,
-    top1: sum(counts.top1) / samples,
-    top5: sum(counts.top5) / samples,
-    classAccuracy: sum(recalls) / recalls.length,
-    meanRank: rankSum / samples,
-    medianRank: ranks[Math.floor(samples / 2)]! + 1,
+    classAccuracy: mean(recalls),
     perClass,
     confusions,
   };

@@ -1,6 +1,7 @@
 import { setImmediate } from 'node:timers/promises';
 import { throwIfAborted } from '../../common/errors.ts';
 import { type Engine, tf } from '../../engine/index.ts';
+import { pickedRows } from './picked-rows.ts';
 
 /** Legend: N pictures, K classes, V vectors (one or more per class), E numbers of an embedding; everything row-major. */
 
@@ -71,13 +72,9 @@ function blockOf(
   begin: number,
   size: number,
 ): Float32Array {
-  if (rows === undefined) return values_NE.subarray(begin * columns, (begin + size) * columns);
-  const block = new Float32Array(size * columns);
-  for (let i = 0; i < size; i++) {
-    const row = rows[begin + i]!;
-    block.set(values_NE.subarray(row * columns, (row + 1) * columns), i * columns);
-  }
-  return block;
+  return rows === undefined
+    ? values_NE.subarray(begin * columns, (begin + size) * columns)
+    : pickedRows(values_NE, columns, rows.subarray(begin, begin + size));
 }
 
 /** Scores of the classes for one picture: of several vectors of a class the nearest counts. Into `scores_K`. */
@@ -160,4 +157,38 @@ export async function rankClasses(
     });
   });
   return { bestCount, best_NB, similarity_NB, rank_N };
+}
+
+/** The classes of highest score of one picture by name, best first; cosine similarity. */
+export function bestClasses(
+  { best_NB, similarity_NB, bestCount }: RankedPictures,
+  row: number,
+  classNames: readonly string[],
+): { readonly className: string; readonly similarity: number }[] {
+  return Array.from({ length: bestCount }, (_, i) => ({
+    className: classNames[best_NB[row * bestCount + i]!]!,
+    similarity: similarity_NB[row * bestCount + i]!,
+  }));
+}
+
+export interface RankSummary {
+  readonly samples: number;
+  readonly top1: number;
+  readonly top5: number;
+  /** Of the right class, from 1. */
+  readonly meanRank: number;
+  readonly medianRank: number;
+}
+
+/** What places of right answers (0 = first) come to. At least one. */
+export function rankSummary(rank_N: Int32Array): RankSummary {
+  const samples = rank_N.length;
+  const within = (places: number) => rank_N.reduce((count, rank) => count + Number(rank < places), 0) / samples;
+  return {
+    samples,
+    top1: within(1),
+    top5: within(5),
+    meanRank: rank_N.reduce((sum, rank) => sum + rank + 1, 0) / samples,
+    medianRank: rank_N.toSorted()[Math.floor(samples / 2)]! + 1,
+  };
 }

@@ -1,5 +1,6 @@
 import type { Objective, OutputSpec } from '../objectives/objective.ts';
 import { type EmbeddingHealth, type EmbeddingSet, embeddingHealth } from './embedding-health.ts';
+import { pickedRows } from './picked-rows.ts';
 
 /** Samples that are looked at, spread over the global batch: more change the numbers little and cost their square. */
 const SAMPLES_MAX = 256;
@@ -35,12 +36,10 @@ function sampled({ globalBatch, laneBatch, rows }: GatheredRows, spec: OutputSpe
   const all = rows(kind);
   const count = Math.min(globalBatch, SAMPLES_MAX);
   const { width, perSample } = spec;
-  const out = new Float32Array(count * width);
-  for (let i = 0; i < count; i++) {
+  const places = Array.from({ length: count }, (_, i) => {
     const sample = Math.floor((i * globalBatch) / count);
     const lane = Math.floor(sample / laneBatch);
-    const row = (lane * perSample + view) * laneBatch + (sample % laneBatch);
-    out.set(all.subarray(row * width, (row + 1) * width), i * width);
-  }
-  return out;
+    return (lane * perSample + view) * laneBatch + (sample % laneBatch);
+  });
+  return pickedRows(all, width, places);
 }

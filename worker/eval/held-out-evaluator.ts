@@ -11,6 +11,7 @@ import { blockBegin, type EvalGeometry, roundsOf } from './eval-rounds.ts';
 import { type EvaluatedModel, evaluatedModel } from './evaluated-model.ts';
 import { GatheredRows } from './gathered-rows.ts';
 import { HeldOutLoss } from './held-out-loss.ts';
+import { pickedRows } from './picked-rows.ts';
 import { placeOf, retrievalMetrics, shareWithin } from './retrieval.ts';
 
 /** What is known of a held-out dataset before it is evaluated; the same on every worker. */
@@ -329,8 +330,7 @@ export class HeldOutEvaluator {
 
 function rowsAt(values: Float32Array, labels_N: Int32Array, rows: readonly number[], width: number) {
   assert(values.length === labels_N.length * width, 'every row has a label', { values: values.length, width });
-  const features_ND = new Float32Array(rows.length * width);
-  for (const [i, row] of rows.entries()) features_ND.set(values.subarray(row * width, (row + 1) * width), i * width);
+  const features_ND = pickedRows(values, width, rows);
   return { features_ND, labels_N: Int32Array.from(rows, (row) => labels_N[row]!), dimensions: width };
 }
 

@@ -1,5 +1,5 @@
 import { CoveyError, throwIfAborted } from '../../common/errors.ts';
-import { rankClasses } from './classify.ts';
+import { bestClasses, type RankSummary, rankClasses, rankSummary } from './classify.ts';
 import { concatenated } from './concatenated.ts';
 import { ENCODE_BATCH, encodePictures, type Normalisation, type TextModules } from './encode-batch.ts';
 import { encodeClasses, type TextClassifierOptions } from './text-classifier.ts';
@@ -25,13 +25,8 @@ export interface Prediction {
   readonly best: readonly { readonly className: string; readonly similarity: number }[];
 }
 
-export interface ZeroShotResult {
+export interface ZeroShotResult extends RankSummary {
   readonly classes: number;
-  readonly samples: number;
-  readonly top1: number;
-  readonly top5: number;
-  readonly meanRank: number;
-  readonly medianRank: number;
   readonly predictions: readonly Prediction[];
   /** L2-normalised, [samples, embedDim] and [classes, embedDim], for retrieval. */
   readonly imageEmbeddings: Float32Array;
@@ -74,20 +69,24 @@ export async function evaluateZeroShot(
   flush();
   const classEmbeddings = encodeClasses(options, modules);
   const imageEmbeddings = concatenated(embedded);
-  const { best_NB, similarity_NB, rank_N, bestCount } = await rankClasses(
+  const ranked = await rankClasses(
     { values_NE: imageEmbeddings, columns: embedDim },
     Int32Array.from(found, ({ truth }) => truth),
     { classes: options.classNames.length, vectors_VE: classEmbeddings },
     { engine: modules.engine, signal },
   );
+  if (found.length === 0)
+    throw new CoveyError('INVALID_ARGUMENT', 'Cannot evaluate: there are no pictures to classify');
   const predictions = found.map(({ sampleId, label }, n): Prediction => {
-    const best = Array.from({ length: bestCount }, (_, i) => ({
-      className: options.classNames[best_NB[n * bestCount + i]!]!,
-      similarity: similarity_NB[n * bestCount + i]!,
-    }));
-    return { sampleId, label, rank: rank_N[n]!, best };
+    return { sampleId, label, rank: ranked.rank_N[n]!, best: bestClasses(ranked, n, options.classNames) };
   });
-  return { ...summary(predictions), classes: classIndex.size, predictions, classEmbeddings, imageEmbeddings };
+  return {
+    ...rankSummary(ranked.rank_N),
+    classes: classIndex.size,
+    predictions,
+    classEmbeddings,
+    imageEmbeddings,
+  };
 }
 
 function joined(images: readonly EvalImage[]): Uint8Array {
@@ -97,20 +96,4 @@ function joined(images: readonly EvalImage[]): Uint8Array {
     pixels.set(image.pixels, row * bytes);
   });
   return pixels;
-}
-
-function summary(
-  predictions: readonly Prediction[],
-): Pick<ZeroShotResult, 'samples' | 'top1' | 'top5' | 'meanRank' | 'medianRank'> {
-  const samples = predictions.length;
-  if (samples === 0) throw new CoveyError('INVALID_ARGUMENT', 'Cannot evaluate: there are no pictures to classify');
-  const ranks = predictions.map((prediction) => prediction.rank).sort((a, b) => a - b);
-  const share = (places: number) => ranks.filter((rank) => rank < places).length / samples;
-  return {
-    samples,
-    top1: share(1),
-    top5: share(5),
-    meanRank: ranks.reduce((sum, rank) => sum + rank + 1, 0) / samples,
-    medianRank: ranks[Math.floor(samples / 2)]! + 1,
-  };
 }

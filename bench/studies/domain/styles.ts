@@ -3,7 +3,7 @@ import { type LabelledSample, readLabelledSet, splitByClass } from '../../../tra
 import { type PictureSample, PictureSource } from '../../../transfer/data/picture-source.ts';
 import type { DomainPictures } from '../../../transfer/domain/adapt.ts';
 import { ICON_CATEGORIES } from '../../../worker/data/pack/icon-source.ts';
-import type { IconPictures } from '../pretraining/icon-pictures.ts';
+import { type IconPictures, PIXELS_MAX } from '../pretraining/icon-pictures.ts';
 
 export interface Styles {
   readonly source: DomainPictures<LabelledSample>;
@@ -21,7 +21,6 @@ export interface Styles {
 const TEST_SHARE = 0.3;
 const VALIDATION_SHARE = 0.2;
 const SPLIT_SEED = 7;
-const PIXELS_MAX = 1_000_000;
 
 /** One artist's drawings with their categories, and those of the held-out artist, whose categories only the judge knows. */
 export async function openStyles(

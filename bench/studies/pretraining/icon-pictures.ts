@@ -11,7 +11,8 @@ import { ShardCache } from '../../../worker/data/shard-cache.ts';
 
 /** The style no method sees before it is judged: the demo's. */
 export const HELD_OUT = 'fluent-emoji-flat';
-const PIXELS_MAX = 1_000_000;
+/** Of any drawing. */
+export const PIXELS_MAX = 1_000_000;
 const CACHE_BYTES_MAX = 2 ** 30;
 
 /** The demo's pictures, with their categories as labels. */

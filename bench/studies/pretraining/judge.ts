@@ -5,6 +5,7 @@ import { type LabelledFeatures, predictedClasses, scores } from '../../../models
 import type { Tokenizer } from '../../../models/tokenizer/tokenizer.ts';
 import { concatenated } from '../../../worker/eval/concatenated.ts';
 import { evaluatedModel } from '../../../worker/eval/evaluated-model.ts';
+import { pickedRows } from '../../../worker/eval/picked-rows.ts';
 import { placeOf, shareWithin } from '../../../worker/eval/retrieval.ts';
 import type { TrainedModel } from '../../../worker/objectives/objective.ts';
 import type { JudgedPictures } from './icon-pictures.ts';
@@ -124,9 +125,7 @@ function read(engine: Engine, rows: tf.Tensor2D): Float32Array {
 }
 
 function rowsOf({ features_ND, labels_N, dimensions }: LabelledFeatures, rows: readonly number[]): LabelledFeatures {
-  const chosen = new Float32Array(rows.length * dimensions);
-  for (const [i, row] of rows.entries())
-    chosen.set(features_ND.subarray(row * dimensions, (row + 1) * dimensions), i * dimensions);
+  const chosen = pickedRows(features_ND, dimensions, rows);
   return { features_ND: chosen, labels_N: Int32Array.from(rows, (row) => labels_N[row]!), dimensions };
 }
 

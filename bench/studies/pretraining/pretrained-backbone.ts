@@ -1,8 +1,8 @@
 import { CoveyError } from '../../../common/errors.ts';
 import { openObjectStore } from '../../../common/objectstore/open.ts';
 import type { Engine } from '../../../engine/index.ts';
-import type { HostTensor } from '../../../models/formats/safetensors.ts';
 import { resolveModelConfig } from '../../../models/model-config.ts';
+import { readTensors } from '../../../models/named-variables.ts';
 import { type Backbone, backboneOf } from '../../../transfer/backbone.ts';
 import { openTokenizer } from '../../../worker/data/open-tokenizer.ts';
 import { ICON_CATEGORIES } from '../../../worker/data/pack/icon-source.ts';
@@ -52,10 +52,7 @@ export async function pretrainedBackbone(
     );
     const config = configFor(trained.steps);
     const { vision, quickGelu } = resolveModelConfig(config.model);
-    const tensors = new Map<string, HostTensor>();
-    for (const { name, shape, variable } of [...trained.model.parameters, ...(trained.model.buffers ?? [])]) {
-      tensors.set(name, { shape, values: new Float32Array(variable.dataSync<'float32'>()) });
-    }
+    const tensors = readTensors([...trained.model.parameters, ...(trained.model.buffers ?? [])]);
     const { mean, std } = config.data;
     return backboneOf(tensors, { vision, quickGelu, mean, std, origin: `${subject.name}, ${trained.steps} steps` });
   } finally {

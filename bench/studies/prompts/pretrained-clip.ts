@@ -1,7 +1,7 @@
 import { CoveyError } from '../../../common/errors.ts';
 import type { Engine } from '../../../engine/index.ts';
-import type { HostTensor } from '../../../models/formats/safetensors.ts';
 import { resolveModelConfig } from '../../../models/model-config.ts';
+import { readTensors } from '../../../models/named-variables.ts';
 import { trainBpe } from '../../../models/tokenizer/bpe-trainer.ts';
 import { loadTokenizer } from '../../../models/tokenizer/tokenizer.ts';
 import { backboneOf } from '../../../transfer/backbone.ts';
@@ -48,10 +48,7 @@ export async function pretrainedClip(
     process.stderr.write(
       `${captions.name}: ${steps} steps in ${trained.seconds.toFixed(0)} s, loss ${lastLoss.toFixed(3)}\n`,
     );
-    const tensors = new Map<string, HostTensor>();
-    for (const { name, shape, variable } of [...trained.model.parameters, ...(trained.model.buffers ?? [])]) {
-      tensors.set(name, { shape, values: new Float32Array(variable.dataSync<'float32'>()) });
-    }
+    const tensors = readTensors([...trained.model.parameters, ...(trained.model.buffers ?? [])]);
     const { data, model } = configFor(steps);
     const { vision, quickGelu } = model;
     const origin = `CLIP on ${captions.name}, ${steps} steps`;

@@ -1,4 +1,6 @@
 import type { Engine } from '../../../engine/index.ts';
+import { concatenated } from '../../../worker/eval/concatenated.ts';
+import { pickedRows } from '../../../worker/eval/picked-rows.ts';
 import type { PictureSample, PictureSource } from '../../data/picture-source.ts';
 import { type FeatureRows, pictureFeatures } from '../../features/extract-features.ts';
 import type { TransferNetwork } from '../../network.ts';
@@ -58,9 +60,7 @@ export async function domainView(
   const { dimensions } = own;
   const drawn = [own, other].map((rows) => someRows(rows, Math.min(pointsMax, TSNE_POINTS_MAX / 2)));
   const counts = drawn.map((rows) => rows.length / dimensions);
-  const joint = new Float32Array(drawn[0]!.length + drawn[1]!.length);
-  joint.set(drawn[0]!);
-  joint.set(drawn[1]!, drawn[0]!.length);
+  const joint = concatenated(drawn);
   const { scores, shares } = principalComponents(joint, dimensions, 2);
   const isEnough = joint.length >= TSNE_POINTS_MIN * dimensions;
   const neighbours = isEnough ? tsne(joint, dimensions, { signal: modules.signal }) : scores;
@@ -78,12 +78,7 @@ function features({ samples, pictures }: ViewedDomain, modules: ViewModules): Pr
 
 function someRows({ features_ND, dimensions }: FeatureRows, count: number): Float32Array {
   const rows = Array.from({ length: features_ND.length / dimensions }, (_, row) => row);
-  const some = evenly(rows, count);
-  const taken = new Float32Array(some.length * dimensions);
-  some.forEach((row, n) => {
-    taken.set(features_ND.subarray(row * dimensions, (row + 1) * dimensions), n * dimensions);
-  });
-  return taken;
+  return pickedRows(features_ND, dimensions, evenly(rows, count));
 }
 
 /** At most `count` of them, spread over all. */

@@ -1,4 +1,5 @@
 import sharp from 'sharp';
+import { PIXELS_MAX_DEFAULT } from '../../../common/config/pixels-max.ts';
 import { CoveyError, throwIfAborted } from '../../../common/errors.ts';
 import type { Logger } from '../../../common/log.ts';
 import type { ObjectStore } from '../../../common/objectstore/object-store.ts';
@@ -306,7 +307,7 @@ async function preparePicture(
   filter: SampleFilter | undefined,
   signal?: AbortSignal,
 ): Promise<PackedPicture | null> {
-  const limits = { pixelsMax: options.pixelsMax ?? 50_000_000 };
+  const limits = { pixelsMax: options.pixelsMax ?? PIXELS_MAX_DEFAULT };
   const { captions, captionSources, label, meta, columns } = item;
   const named = { ...meta, caption: captions[0] ?? null, ...(label === undefined ? {} : { label }) };
   // A drawing need not be rendered to be left out; a picture that is broken is to be counted as that.
