@@ -1,3 +1,4 @@
+import { pickedRows } from '../../common/picked-rows.ts';
 import { embedDataset } from '../../transfer/features/embed-dataset.ts';
 import { EmbeddingMemory } from '../../transfer/features/embedding-store.ts';
 import { studyPrompts } from '../../transfer/prompts/prompt-study.ts';
@@ -6,7 +7,6 @@ import type { PromptClass } from '../../transfer/zero-shot/class-list.ts';
 import type { JointModel } from '../../transfer/zero-shot/joint-model.ts';
 import { TEMPLATE_SETS } from '../../transfer/zero-shot/template-sets.ts';
 import { ICON_CATEGORIES } from '../../worker/data/pack/icon-source.ts';
-import { pickedRows } from '../../worker/eval/picked-rows.ts';
 import type { BenchTable } from '../support/rows.ts';
 import { categoryOf, HELD_OUT, type IconPictures, PIXELS_MAX } from './pretraining/icon-pictures.ts';
 import { type StudyOptions, withIcons } from './pretraining/with-icons.ts';

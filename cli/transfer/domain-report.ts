@@ -6,6 +6,7 @@ import type { TuneRecord } from '../../transfer/tune/tune.ts';
 import { type Html, lineChart, type Series } from '../report/line-chart.ts';
 import { type ScatterChart, scatterPair } from '../report/scatter-chart.ts';
 import { percent } from './task-report.ts';
+import { tileUrl } from './thumbnail.ts';
 
 /** How far apart the domains are before and after, and pictures of it. */
 export function domainSection(before: DomainView, after: DomainView): Html {
@@ -82,8 +83,6 @@ export interface ShownPicture {
   readonly note: string;
 }
 
-const TILE_SIDE = 64;
-
 /** Pictures of both domains as the network sees them. */
 export async function pictureSection(
   rows: readonly {
@@ -103,7 +102,7 @@ export async function pictureSection(
     const tiles: Html[] = [];
     for (const [i, { text, note }] of shown.entries()) {
       const raw = pixels.subarray(i * side * side * 3, (i + 1) * side * side * 3);
-      const source = await dataUrl(raw, side);
+      const source = await tileUrl(sharp(raw, { raw: { width: side, height: side, channels: 3 } }));
       tiles.push(
         html`<figure><img class="tile" src="${source}" alt="${text}" width="66" height="66" loading="lazy"><figcaption>${text} <span class="quiet">${note}</span></figcaption></figure>`,
       );
@@ -111,10 +110,4 @@ export async function pictureSection(
     parts.push(html`<div class="row"><div>${title}</div><div class="tiles">${tiles}</div></div>`);
   }
   return html`<section><h2>Pictures</h2>${parts}</section>`;
-}
-
-async function dataUrl(pixels: Uint8Array, side: number): Promise<string> {
-  const image = sharp(pixels, { raw: { width: side, height: side, channels: 3 } });
-  const png = await image.resize(TILE_SIDE, TILE_SIDE).png().toBuffer();
-  return `data:image/png;base64,${png.toString('base64')}`;
 }

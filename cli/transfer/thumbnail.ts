@@ -1,4 +1,4 @@
-import sharp from 'sharp';
+import sharp, { type Sharp } from 'sharp';
 import type { Dataset, LocatedSample } from '../../worker/data/dataset.ts';
 import { readImageBytes } from '../../worker/data/sample-source.ts';
 import type { ShardCache } from '../../worker/data/shard-cache.ts';
@@ -12,7 +12,12 @@ export async function thumbnail(
 ): Promise<string> {
   if (located === undefined) return '';
   const bytes = await readImageBytes(cache, located, signal);
-  const png = await sharp(bytes).resize(TILE_SIDE, TILE_SIDE, { fit: 'inside' }).png().toBuffer();
+  return tileUrl(sharp(bytes));
+}
+
+/** A picture made small, as a data URI. */
+export async function tileUrl(image: Sharp): Promise<string> {
+  const png = await image.resize(TILE_SIDE, TILE_SIDE, { fit: 'inside' }).png().toBuffer();
   return `data:image/png;base64,${png.toString('base64')}`;
 }
 

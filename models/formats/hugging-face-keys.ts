@@ -1,3 +1,4 @@
+import { concatenated } from '../../common/concatenated.ts';
 import { assert } from '../../common/errors.ts';
 import type { HostTensor } from './safetensors.ts';
 import { rowsOf, transposed } from './weights.ts';
@@ -146,12 +147,6 @@ function sharedOut(parts: readonly HostTensor[], shares: readonly number[]): Hos
 function stackedRows(parts: readonly HostTensor[]): HostTensor {
   const first = parts[0]!;
   if (parts.length === 1) return first;
-  const values = new Float32Array(parts.reduce((sum, part) => sum + part.values.length, 0));
-  let offset = 0;
-  for (const part of parts) {
-    values.set(part.values, offset);
-    offset += part.values.length;
-  }
   const rows = parts.reduce((sum, part) => sum + part.shape[0]!, 0);
-  return { shape: [rows, ...first.shape.slice(1)], values };
+  return { shape: [rows, ...first.shape.slice(1)], values: concatenated(parts.map(({ values }) => values)) };
 }

@@ -1,9 +1,9 @@
+import { concatenated } from '../../common/concatenated.ts';
 import { throwIfAborted } from '../../common/errors.ts';
 import { unitRows } from '../../models/linear/unit-rows.ts';
 import { Dataset, type DatasetShard } from '../../worker/data/dataset.ts';
 import { evalBatches } from '../../worker/data/eval-loader.ts';
 import type { ShardCache } from '../../worker/data/shard-cache.ts';
-import { concatenated } from '../../worker/eval/concatenated.ts';
 import type { EmbeddedShard, EmbeddingKey, EmbeddingStore } from './embedding-store.ts';
 import type { PictureEncoder } from './extract-features.ts';
 

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { concatenated } from '../../worker/eval/concatenated.ts';
+import { concatenated } from '../../common/concatenated.ts';
 import type { Matrix } from './npy.ts';
 
 /** A row's sample. */

@@ -1,4 +1,4 @@
-import { pickedRows } from '../../worker/eval/picked-rows.ts';
+import { pickedRows } from '../../common/picked-rows.ts';
 import type { PictureSample } from '../data/picture-source.ts';
 import type { EmbeddedShard } from './embedding-store.ts';
 

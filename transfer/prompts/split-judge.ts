@@ -1,10 +1,10 @@
+import { pickedRows } from '../../common/picked-rows.ts';
 import {
   type ClassifyModules,
   type Embeddings,
   type PromptClassifier,
   predictClasses,
 } from '../../worker/eval/classify.ts';
-import { pickedRows } from '../../worker/eval/picked-rows.ts';
 import type { PictureSplit } from './split-pictures.ts';
 
 /** Accuracies on the pictures that are chosen by, and on those that judge. */

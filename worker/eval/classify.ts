@@ -1,7 +1,7 @@
 import { setImmediate } from 'node:timers/promises';
 import { throwIfAborted } from '../../common/errors.ts';
+import { pickedRows } from '../../common/picked-rows.ts';
 import { type Engine, tf } from '../../engine/index.ts';
-import { pickedRows } from './picked-rows.ts';
 
 /** Legend: N pictures, K classes, V vectors (one or more per class), E numbers of an embedding; everything row-major. */
 

@@ -1,6 +1,6 @@
+import { pickedRows } from '../../common/picked-rows.ts';
 import type { Objective, OutputSpec } from '../objectives/objective.ts';
 import { type EmbeddingHealth, type EmbeddingSet, embeddingHealth } from './embedding-health.ts';
-import { pickedRows } from './picked-rows.ts';
 
 /** Samples that are looked at, spread over the global batch: more change the numbers little and cost their square. */
 const SAMPLES_MAX = 256;

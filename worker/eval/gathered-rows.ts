@@ -1,6 +1,6 @@
+import { concatenated } from '../../common/concatenated.ts';
 import type { BlockingCollectives } from '../train/blocking-collectives.ts';
 import { LaneGather } from '../train/lane-gather.ts';
-import { concatenated } from './concatenated.ts';
 import type { EvalGeometry } from './eval-rounds.ts';
 
 /** Rows of held-out data as they come in, round by round, each kind as one growing matrix on the host. */

@@ -1,5 +1,6 @@
 import type { EvalConfig } from '../../common/config/eval-config.ts';
 import { assert } from '../../common/errors.ts';
+import { pickedRows } from '../../common/picked-rows.ts';
 import { type Engine, pixelsToTensor, type Tensor, tf } from '../../engine/index.ts';
 import { classVotes, nearestNeighbours } from '../../models/linear/knn.ts';
 import { fitLogistic, predictedClasses, scores } from '../../models/linear/logistic-regression.ts';
@@ -11,7 +12,6 @@ import { blockBegin, type EvalGeometry, roundsOf } from './eval-rounds.ts';
 import { type EvaluatedModel, evaluatedModel } from './evaluated-model.ts';
 import { GatheredRows } from './gathered-rows.ts';
 import { HeldOutLoss } from './held-out-loss.ts';
-import { pickedRows } from './picked-rows.ts';
 import { placeOf, retrievalMetrics, shareWithin } from './retrieval.ts';
 
 /** What is known of a held-out dataset before it is evaluated; the same on every worker. */

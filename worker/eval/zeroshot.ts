@@ -1,6 +1,6 @@
+import { concatenated } from '../../common/concatenated.ts';
 import { CoveyError, throwIfAborted } from '../../common/errors.ts';
 import { bestClasses, type RankSummary, rankClasses, rankSummary } from './classify.ts';
-import { concatenated } from './concatenated.ts';
 import { ENCODE_BATCH, encodePictures, type Normalisation, type TextModules } from './encode-batch.ts';
 import { encodeClasses, type TextClassifierOptions } from './text-classifier.ts';
 

@@ -1,11 +1,11 @@
+import { concatenated } from '../../../common/concatenated.ts';
+import { pickedRows } from '../../../common/picked-rows.ts';
 import { type Engine, pixelsToTensor, tf } from '../../../engine/index.ts';
 import { classVotes, nearestNeighbours } from '../../../models/linear/knn.ts';
 import { sweepL2 } from '../../../models/linear/l2-sweep.ts';
 import { type LabelledFeatures, predictedClasses, scores } from '../../../models/linear/logistic-regression.ts';
 import type { Tokenizer } from '../../../models/tokenizer/tokenizer.ts';
-import { concatenated } from '../../../worker/eval/concatenated.ts';
 import { evaluatedModel } from '../../../worker/eval/evaluated-model.ts';
-import { pickedRows } from '../../../worker/eval/picked-rows.ts';
 import { placeOf, shareWithin } from '../../../worker/eval/retrieval.ts';
 import type { TrainedModel } from '../../../worker/objectives/objective.ts';
 import type { JudgedPictures } from './icon-pictures.ts';

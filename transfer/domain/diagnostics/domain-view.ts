@@ -1,6 +1,6 @@
+import { concatenated } from '../../../common/concatenated.ts';
+import { pickedRows } from '../../../common/picked-rows.ts';
 import type { Engine } from '../../../engine/index.ts';
-import { concatenated } from '../../../worker/eval/concatenated.ts';
-import { pickedRows } from '../../../worker/eval/picked-rows.ts';
 import type { PictureSample, PictureSource } from '../../data/picture-source.ts';
 import { type FeatureRows, pictureFeatures } from '../../features/extract-features.ts';
 import type { TransferNetwork } from '../../network.ts';
