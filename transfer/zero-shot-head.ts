@@ -3,7 +3,8 @@ import type { Engine } from '../engine/index.ts';
 import { ClipModel } from '../models/clip/clip-model.ts';
 import type { LinearClassifier } from '../models/linear/logistic-regression.ts';
 import type { Tokenizer } from '../models/tokenizer/tokenizer.ts';
-import { encodeClasses } from '../worker/eval/text-classifier.ts';
+import { fillTemplate, TemplateSum } from '../worker/eval/text-classifier.ts';
+import { type EncodeProgress, encodeAllTexts } from './zero-shot/encode-all-texts.ts';
 
 /** A model of pictures and texts, whole. */
 export interface TextModel {
@@ -26,20 +27,33 @@ export function clipModelOf({ config, weights }: Pick<TextModel, 'config' | 'wei
   }
 }
 
+export interface HeadWords {
+  readonly classNames: readonly string[];
+  /** At least one. */
+  readonly templates: readonly string[];
+}
+
 /**
  * The classifier that the text tower makes of the classes' names (Wortsman et al. 2022, §2): on unit-length embeddings of pictures its scores are the
  * model's own zero-shot logits, s·cos.
- * @param templates `{}` stands for the name
+ * @param words in the templates `{}` stands for the name; their embeddings are averaged
  */
-export function zeroShotHead(
+export async function zeroShotHead(
   text: TextModel,
-  classNames: readonly string[],
-  templates: readonly string[],
+  { classNames, templates }: HeadWords,
   engine: Engine,
-): LinearClassifier {
+  { signal, onTexts }: EncodeProgress = {},
+): Promise<LinearClassifier> {
   const model = clipModelOf(text);
+  const modules = { engine, model, tokenizer: text.tokenizer };
   try {
-    const embeddings_KE = encodeClasses({ classNames, templates }, { engine, model, tokenizer: text.tokenizer });
+    const sum = new TemplateSum(classNames.length, text.config.embedDim);
+    for (const [t, template] of templates.entries()) {
+      const texts = classNames.map((name) => fillTemplate(template, name));
+      const report = (done: number) => onTexts?.(t * texts.length + done, templates.length * texts.length);
+      sum.add(await encodeAllTexts(texts, modules, { signal, onTexts: report }));
+    }
+    const embeddings_KE = sum.classifier();
     const scale = Math.exp(text.weights.get('logit_scale')![0]!);
     const [classes, dimensions] = [classNames.length, text.config.embedDim];
     const weights_DK = new Float64Array(dimensions * classes);

@@ -13,7 +13,7 @@ import { type BackboneOptions, openBackbone } from './backbone-options.ts';
 import { type DomainData, openDomains } from './domain-data.ts';
 import { type AdaptationOptions, domainRecipeOf } from './domain-options.ts';
 import { alignmentSection, domainSection, pictureSection, type ShownPicture } from './domain-report.ts';
-import { checkHeadOptions, type HeadOptions } from './head-options.ts';
+import { checkedHead, type HeadOptions } from './head-options.ts';
 import { keptTraining } from './kept-training.ts';
 import type { LabelChoices } from './label-options.ts';
 import { chosenBackbone, newNetwork } from './new-head.ts';
@@ -50,8 +50,8 @@ interface Outcome {
 }
 
 /** The body of `covey domain`: everything it writes is in the output folder, and what it needs to go on as well. */
-export async function domain(session: TransferSession, source: string, options: DomainOptions) {
-  checkHeadOptions(options);
+export async function domain(session: TransferSession, source: string, given: DomainOptions) {
+  const options = await checkedHead(given);
   const recipe = domainRecipeOf(options);
   const task = await openTask(session, source, recipe, options);
   const { network, data } = task;

@@ -7,7 +7,7 @@ import type { TuneResult } from '../../transfer/tune/tune.ts';
 import { type WisePoint, wiseCurve } from '../../transfer/tune/wise-ft.ts';
 import { renderPage } from '../report/page.ts';
 import { type BackboneOptions, openBackbone } from './backbone-options.ts';
-import { checkHeadOptions } from './head-options.ts';
+import { checkedHead } from './head-options.ts';
 import type { ComputeOptions, TransferSession } from './session.ts';
 import { classSection, factsSection, historySection, percent, wiseSection } from './task-report.ts';
 import { recipeOf, type TuneOptions } from './tune-options.ts';
@@ -20,8 +20,9 @@ export interface FinetuneOptions extends BackboneOptions, ComputeOptions, TaskOp
 }
 
 /** The body of `covey finetune`: everything it writes is in the output folder, and what it needs to go on as well. */
-export async function finetune(session: TransferSession, source: string, options: FinetuneOptions) {
-  checkOptions(options);
+export async function finetune(session: TransferSession, source: string, given: FinetuneOptions) {
+  const options = await checkedHead(given);
+  checkWise(options);
   const recipe = recipeOf(options);
   const task = await openTask(session, await openBackbone(session.context, source, options), recipe, options);
   const { network, split, classNames } = task;
@@ -69,9 +70,8 @@ export async function finetune(session: TransferSession, source: string, options
   return { ...summary, files: [...files, report] };
 }
 
-function checkOptions(options: FinetuneOptions): void {
-  checkHeadOptions(options);
-  if (options.wise === true && options.head === 'random') {
+function checkWise({ wise, head }: FinetuneOptions): void {
+  if (wise === true && head === 'random') {
     throw new CoveyError(
       'INVALID_ARGUMENT',
       'Cannot fine-tune: --wise needs a head that means something before training; add --head probe or --head zeroshot',

@@ -1,12 +1,11 @@
 import { type Command, Option } from 'commander';
 import { CoveyError } from '../../common/errors.ts';
-import { repeated } from '../option-values.ts';
+import { addTemplateOptions, type TemplateOptions, templatesOf } from './template-options.ts';
 
 /** Options that say what a new head begins as. */
-export interface HeadOptions {
+export interface HeadOptions extends TemplateOptions {
   readonly fromScratch?: boolean;
   readonly head: 'random' | 'probe' | 'zeroshot';
-  readonly template?: readonly string[];
 }
 
 export function addHeadOptions(command: Command): Command {
@@ -15,25 +14,28 @@ export function addHeadOptions(command: Command): Command {
 
 /** The same for a command that needs the backbone's weights. */
 export function addHeadStart(command: Command): Command {
-  return command
-    .addOption(
-      new Option('--head <init>', 'the new head starts random, as a linear probe, or as the text tower’s class weights')
-        .choices(['random', 'probe', 'zeroshot'])
-        .default('random'),
-    )
-    .option(
-      '--template <text>',
-      'zeroshot: {} stands for the class name; several are averaged (default: {})',
-      repeated,
-    );
+  const head = new Option(
+    '--head <init>',
+    'the new head starts random, as a linear probe, or as the text tower’s class weights: of the names, or the mean over templates',
+  );
+  return addTemplateOptions(
+    command.addOption(head.choices(['random', 'probe', 'zeroshot']).default('random')),
+    'zeroshot: ',
+  );
 }
 
-/** @throws CoveyError INVALID_ARGUMENT where they contradict each other */
-export function checkHeadOptions({ head, fromScratch, template }: HeadOptions): void {
+/**
+ * The options with the templates of files and sets among those of `template`.
+ * @throws CoveyError INVALID_ARGUMENT where the options contradict each other, or for what is no template
+ */
+export async function checkedHead<Options extends HeadOptions>(options: Options): Promise<Options> {
+  const { head, fromScratch, templates, template } = options;
   const refuse = (reason: string): never => {
     throw new CoveyError('INVALID_ARGUMENT', `Cannot make the head: ${reason}`);
   };
   if (fromScratch === true && head === 'zeroshot')
     refuse('random weights share no space with texts; leave --head zeroshot out');
-  if (template !== undefined && head !== 'zeroshot') refuse('--template belongs to --head zeroshot');
+  if (templates === undefined && template === undefined) return options;
+  if (head !== 'zeroshot') refuse(`${template ? '--template' : '--templates'} belongs to --head zeroshot`);
+  return { ...options, templates: [], template: await templatesOf(options, 'name') };
 }

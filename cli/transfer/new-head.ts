@@ -36,14 +36,10 @@ export async function newNetwork(
   const network = session.own(new TransferNetwork(backbone, shape), (one) => one.dispose());
   const { engine } = session;
   if (options.head === 'zeroshot') {
-    network.setHead(
-      zeroShotHead(
-        await opened.text('use --head random or --head probe'),
-        classNames,
-        options.template ?? ['{}'],
-        engine,
-      ),
-    );
+    const text = await opened.text('use --head random or --head probe');
+    const words = { classNames, templates: options.template ?? ['{}'] };
+    const { signal } = session.context;
+    network.setHead(await zeroShotHead(text, words, engine, { signal, onTexts: session.progress('texts') }));
   } else if (options.head === 'probe') {
     const { signal } = session.context;
     const modules = { engine, network, pictures, signal };

@@ -6,9 +6,10 @@ import type { PromptStudy } from '../../transfer/prompts/prompt-study.ts';
 import type { CommandContext } from '../context.ts';
 import { EXIT, type ExitCode } from '../exit-codes.ts';
 import { wholeNumber } from '../option-values.ts';
-import { addPromptOptions, type PromptOptions, templatesOf } from './prompt-options.ts';
+import { addPromptOptions, type PromptOptions } from './prompt-options.ts';
 import { realNumber, TransferSession } from './session.ts';
 import { percent } from './task-report.ts';
+import { templatesOf } from './template-options.ts';
 import { pictureReader, warnOfCutTexts } from './zero-shot.ts';
 import { openZeroShotTask, type ZeroShotTask } from './zero-shot-task.ts';
 

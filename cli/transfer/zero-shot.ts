@@ -7,9 +7,10 @@ import type { ZeroShotScores } from '../../transfer/zero-shot/zero-shot-scores.t
 import type { RankedPictures } from '../../worker/eval/classify.ts';
 import type { CommandContext } from '../context.ts';
 import { EXIT, type ExitCode } from '../exit-codes.ts';
-import { addPromptOptions, type PromptOptions, templatesOf } from './prompt-options.ts';
+import { addPromptOptions, type PromptOptions } from './prompt-options.ts';
 import { TransferSession } from './session.ts';
 import { percent } from './task-report.ts';
+import { templatesOf } from './template-options.ts';
 import { locatedByKey, thumbnail } from './thumbnail.ts';
 import { openZeroShotTask, type ZeroShotTask } from './zero-shot-task.ts';
 

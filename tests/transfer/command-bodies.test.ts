@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -72,7 +72,9 @@ describe('covey finetune --head zeroshot at another size of picture', () => {
       const whole = { kind: 'clip', config, weights: smallWeights(config), preprocess, tokenizer } as const;
       await exportCovey(at(name), whole);
       const tuned = at(`${name} tuned`);
-      const zero = ['--head', 'zeroshot', '--template', 'a {} square', '--image-size', `${side}`, '--wise'];
+      await writeFile(at('templates.txt'), 'a {} square\n{}\n');
+      const words = ['--templates', at('templates.txt'), '--template', 'the {}'];
+      const zero = ['--head', 'zeroshot', ...words, '--image-size', `${side}`, '--wise'];
       const argv = ['finetune', at(name), '--data', manifest, ...zero, ...STEPS, '-o', tuned];
       const result = await finetuned(addFinetuneCommand, ...argv);
       expect(result).toMatchObject({ classes: 3, steps: 4, judgedOn: 'validation' });
@@ -82,7 +84,8 @@ describe('covey finetune --head zeroshot at another size of picture', () => {
         const { engine } = session;
         const source = atImageSize(pretrainedBackbone(whole, 'a test'), side);
         const network = new TransferNetwork(source, { classes: 3, space: 'embedding', seed: 0, precision: 'fp32' });
-        network.setHead(zeroShotHead(whole, ['blue', 'green', 'red'], ['a {} square'], engine));
+        const said = { classNames: ['blue', 'green', 'red'], templates: ['a {} square', '{}', 'the {}'] };
+        network.setHead(await zeroShotHead(whole, said, engine));
         const shown = { imageSide: side, augment: recipeOf(options).augment, seed: 0 };
         const { set, pictures } = await session.openLabelled(manifest, {}, shown);
         const { validation } = splitLabels(set.samples, options);
@@ -91,6 +94,10 @@ describe('covey finetune --head zeroshot at another size of picture', () => {
         return evaluated.accuracy;
       });
       expect(result.wise![0]).toEqual({ alpha: 0, accuracy });
+      const { templates } = JSON.parse(await readFile(path.join(tuned, 'task.json'), 'utf8')) as {
+        templates: string[];
+      };
+      expect(templates).toEqual(['a {} square', '{}', 'the {}']);
       const { tensors, metadata } = readSafetensors(await readFile(path.join(tuned, 'head.safetensors')));
       expect(metadata['space']).toBe('embedding');
       expect([...tensors.keys()]).toEqual([...projection, 'head.weight', 'head.bias']);

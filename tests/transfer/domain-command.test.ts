@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -8,11 +8,13 @@ import { addDomainCommand } from '../../cli/commands/domain.ts';
 import { type DomainOptions, domain } from '../../cli/transfer/domain.ts';
 import { TransferSession } from '../../cli/transfer/session.ts';
 import { exportBackbone } from '../../cli/transfer/tuned-files.ts';
+import { exportCovey } from '../../models/formats/covey-format.ts';
 import { loadPretrainedPath } from '../../models/formats/load-pretrained.ts';
 import { readSafetensors } from '../../models/formats/safetensors.ts';
 import { commandContext, type RecordedContext } from '../support/command-context.ts';
 import { fileStore, makeDataset } from '../support/datasets.ts';
 import { parsedCommand } from '../support/parsed-command.ts';
+import { smallClip } from './joint-models.ts';
 import { colouredSamples, type Style } from './labelled-pictures.ts';
 import { smallBackbone, smallResnet } from './small-backbone.ts';
 
@@ -137,6 +139,20 @@ describe('covey domain', () => {
     expect(none).toMatchObject({ method: 'none', adversaryAccuracy: null, targetInformation: null });
   });
 
+  it('begins as the classifier of texts, by templates of a file as by the same ones alone', async () => {
+    const clip = path.join(folder, 'clip');
+    await exportCovey(clip, await smallClip());
+    const templates = path.join(folder, 'templates.txt');
+    await writeFile(templates, 'a {}\nthe {}\n');
+    const run = (...words: string[]) => {
+      const more = ['--method', 'none', '--steps', '2', '--head', 'zeroshot', ...words];
+      return adapt({ out: 'words', from: clip, more });
+    };
+    const result = await run('--templates', templates);
+    expect(await run('--template', 'a {}', '--template', 'the {}')).toEqual(result);
+    await expect(run('--template', 'a {}')).rejects.toThrow(/another adaptation is there \(templates differ\)/);
+  });
+
   it('refuses what it cannot learn from, and says what to do', async () => {
     const refused = (given: Omit<Given, 'out'>) => expect(adapt({ out: 'refused', ...given })).rejects;
     await refused({ source: 'bare' }).toThrow(/none of the 42 samples of test has a `label`/);
@@ -145,6 +161,11 @@ describe('covey domain', () => {
     await refused({ target: 'empty' }).toThrow(/none of its 2 pictures can be read/);
     await refused({ target: 'few' }).toThrow(/2 of its 3 pictures can be read, at least 4 are needed/);
     await refused({ more: ['--template', '{}'] }).toThrow(/--template belongs to --head zeroshot/);
+    await refused({ more: ['--templates', 'icons'] }).toThrow(/--templates belongs to --head zeroshot/);
+    const words = (...more: string[]) => refused({ more: ['--head', 'zeroshot', ...more] });
+    await words('--template', 'a photo').toThrow(/--template: it has no \{\} for the class/);
+    await words('--templates', 'none.txt').toThrow(/no such file; or name a set: name, openai-80/);
+    await words('--templates', 'name', '--template', '{}').toThrow(/is there already \(the set name\)/);
     await refused({ more: ['--alignment-weight', '0'] }).toThrow(/Cannot adapt: weight: /);
     await refused({ more: ['--head-only'] }).toThrow(/with the head alone trained no feature moves/);
     await refused({ more: ['--head-steps', '8'] }).toThrow(/keep --head-steps below --steps/);

@@ -29,7 +29,8 @@ it('begins as the zero-shot classifier: its logits are s·cos of pictures and te
   const backbone = pretrainedBackbone({ kind: 'clip', config: CONFIG, weights, preprocess, tokenizer }, 'a test');
   const names = ['cat', 'red house', 'tree'];
   const network = new TransferNetwork(backbone, { classes: 3, space: 'embedding', seed: 0, precision: 'fp32' });
-  network.setHead(zeroShotHead({ config: CONFIG, weights, tokenizer }, names, ['a photo of a {}'], engine));
+  const words = { classNames: names, templates: ['a photo of a {}'] };
+  network.setHead(await zeroShotHead({ config: CONFIG, weights, tokenizer }, words, engine));
   const { own, expected } = tf.tidy(() => {
     const pixels = randomPixels(5);
     const ids = Int32Array.from(names.flatMap((name) => [...tokenizer.encode(`a photo of a ${name}`)]));
