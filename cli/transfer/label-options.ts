@@ -53,11 +53,11 @@ function addLabelCounts(command: Command): Command {
 }
 
 /** What `TransferSession.openLabelled` asks for. */
-export async function labelSpace({ labelKey, classes }: LabelChoices) {
+export async function labelSpace({ labelKey, classes }: Pick<LabelChoices, 'labelKey' | 'classes'>) {
   return { ...(labelKey === undefined ? {} : { labelKey }), classes: await classesOf(classes) };
 }
 
-export async function classesOf(file: string | undefined): Promise<string[] | undefined> {
+async function classesOf(file: string | undefined): Promise<string[] | undefined> {
   if (file === undefined) return undefined;
   const text = await readFile(file, 'utf8').catch((thrown: unknown) => {
     throw fromFileError(thrown, 'read the classes', file);

@@ -2,12 +2,12 @@ import path from 'node:path';
 import { CoveyError } from '../../common/errors.ts';
 import type { LabelledFeatures } from '../../models/linear/logistic-regression.ts';
 import type { Backbone } from '../../transfer/backbone.ts';
-import { type LabelledSample, type LabelledSet, readLabelledSet } from '../../transfer/data/labelled-set.ts';
+import type { LabelledSample, LabelledSet } from '../../transfer/data/labelled-set.ts';
 import type { PictureEncoder } from '../../transfer/features/extract-features.ts';
 import { SampleRows } from '../../transfer/features/sample-rows.ts';
 import { embedInto, prepareFolder } from './embed-into.ts';
 import { frozenEncoder } from './frozen-encoder.ts';
-import { classesOf, type LabelOptions } from './label-options.ts';
+import { type LabelOptions, labelSpace } from './label-options.ts';
 import { noneReadable, type OpenedDataset, type TransferSession } from './session.ts';
 
 export interface ProbeFeatureOptions extends Pick<LabelOptions, 'data' | 'test' | 'labelKey' | 'classes'> {
@@ -23,8 +23,7 @@ export interface OpenedLabels {
 /** @throws CoveyError INVALID_ARGUMENT where the labels are of no use */
 export async function openLabels(session: TransferSession, options: ProbeFeatureOptions): Promise<OpenedLabels> {
   const opened = await session.openDataset(options.data);
-  const labels = { metaKey: options.labelKey, classes: await classesOf(options.classes) };
-  return { opened, set: await readLabelledSet(opened.dataset, labels, session.context.signal) };
+  return { opened, set: await session.readLabels(opened.dataset, await labelSpace(options)) };
 }
 
 export interface ProbeFeatures {
@@ -80,8 +79,7 @@ async function testFeatures(
 ): Promise<LabelledFeatures> {
   const manifest = options.test!;
   const opened = await session.openDataset(manifest);
-  const labels = { metaKey: options.labelKey, classes };
-  const set = await readLabelledSet(opened.dataset, labels, session.context.signal);
+  const set = await session.readLabels(opened.dataset, { labelKey: options.labelKey, classes });
   const reader = await featureReader(session, encoder, opened, path.join(options.out, 'features-test'), manifest);
   const samples = set.samples.filter(reader.has);
   if (samples.length > 0) return reader.of(samples);

@@ -40,7 +40,7 @@ export interface OpenedDataset {
 }
 
 export interface LabelsWanted {
-  readonly labelKey?: string;
+  readonly labelKey?: string | undefined;
   readonly classes?: readonly string[] | undefined;
 }
 
@@ -68,6 +68,8 @@ interface SharedByParts {
   readonly line: StatusLine;
   /** By URL. */
   readonly datasets: Map<string, Promise<OpenedDataset>>;
+  /** Of which datasets it was said how many samples have no label. */
+  readonly unlabelledSaid: Set<string>;
   /** By all that was asked for. Decoded pictures take memory: the last ones only, what is learnt from and what is judged by. */
   readonly labelled: LRUCache<string, Promise<LabelledPictures>>;
 }
@@ -107,6 +109,7 @@ export class TransferSession {
         closers,
         line,
         datasets: new Map(),
+        unlabelledSaid: new Set<string>(),
         labelled: new LRUCache<string, Promise<LabelledPictures>>({ max: LABELLED_MAX }),
       };
       return await work(new TransferSession(context, options, { engine, closers, shared }));
@@ -171,8 +174,13 @@ export class TransferSession {
     return set;
   }
 
-  sayUnlabelled({ unlabelled }: LabelledSet, { sampleCount }: Dataset): void {
-    if (unlabelled > 0) this.context.output.message(`${unlabelled} of ${sampleCount} samples have no label: left out`);
+  /** Once for a dataset and its labels, however often they are read. */
+  sayUnlabelled({ unlabelled }: LabelledSet, { sampleCount, sha256 }: Dataset): void {
+    const { unlabelledSaid } = this.#shared;
+    const fact = `${sha256} ${unlabelled}`;
+    if (unlabelled === 0 || unlabelledSaid.has(fact)) return;
+    unlabelledSaid.add(fact);
+    this.context.output.message(`${unlabelled} of ${sampleCount} samples have no label: left out`);
   }
 
   /** All pictures of a dataset that can be decoded. Labels it may have are not looked at. */

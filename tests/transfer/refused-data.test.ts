@@ -38,12 +38,15 @@ const DATASETS: Readonly<Record<string, (samples: readonly Sample[]) => readonly
   'with one picture per class': (samples) => [samples.slice(0, 3)],
   'with another class': (samples) => [samples.map((sample, i) => (i === 5 ? { ...sample, label: 'violet' } : sample))],
   'of broken pictures': (samples) => [samples.map((sample) => ({ ...sample, image: Uint8Array.of(1, 2, 3) }))],
-  'with two broken pictures and a lonely class': (samples) => [
-    samples.map((sample, i) => ({
-      ...sample,
-      ...(i < 2 ? { image: Uint8Array.of(1, 2, 3) } : {}),
-      ...(i === 7 ? { label: 'lonely' } : {}),
-    })),
+  'with two broken pictures, a lonely class and one without label': (samples) => [
+    [
+      ...samples.map((sample, i) => ({
+        ...sample,
+        ...(i < 2 ? { image: Uint8Array.of(1, 2, 3) } : {}),
+        ...(i === 7 ? { label: 'lonely' } : {}),
+      })),
+      { image: samples[0]!.image, caption: 'whatever' },
+    ],
   ],
 };
 
@@ -196,10 +199,12 @@ describe.each(REFUSALS)('a dataset $data $more', ({ data, commands, more = [], s
   });
 });
 
-describe('a dataset with two broken pictures and a class of one picture', () => {
+describe('a dataset with two broken pictures, a class of one picture and a sample without label', () => {
   it.each(ALL)('is taken by %s, which says what it left out', async (command) => {
-    const found = await outcome(command, 'with two broken pictures and a lonely class');
+    const found = await outcome(command, 'with two broken pictures, a lonely class and one without label');
     expect(found).toMatchObject({ said: expect.stringMatching(/0\.tar\/0 left out: .*\n.*0\.tar\/1 left out: /s) });
+    const unlabelled = (found as { said: string }).said.match(/1 of 13 samples have no label: left out/g) ?? [];
+    expect(unlabelled).toHaveLength(command === 'embed' ? 0 : 1);
     if (command === 'probe' || command === 'finetune')
       expect(found).toMatchObject({ result: { classes: 4, train: 7, validation: 3 } });
   });
