@@ -46,7 +46,8 @@ export function addAdapterCommand(program: Command): void {
       '--label-key <key>',
       'key of the samples’ meta that is the label: one for all, or one for each (default: their label)',
       repeated,
-    );
+    )
+    .option('-o, --out <folder>', 'figures and a report');
   addComputeOptions(addBackboneOptions(evaluate)).action(
     runCommand<EvalOptions>(async (context, [source = ''], options) => {
       const { evaluateAdapters } = await import('../transfer/evaluate-adapters.ts');
@@ -68,6 +69,7 @@ export function addAdapterCommand(program: Command): void {
         [
           output.table(['adapter', 'kind', 'classes', 'pictures', 'accuracy', 'mean over classes'], rows),
           `backbone ${result.backbone}: ${result.sharedParameters} numbers once, ${result.taskParameters} of the tasks’ own`,
+          ...(result.files ?? []),
         ].join('\n'),
       );
       return EXIT.ok;

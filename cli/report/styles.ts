@@ -45,6 +45,7 @@ polyline.line-fourth { stroke: var(--red); stroke-width: 2; }
 .legend i.line-fourth { background: var(--red); }
 .bar { display: flex; height: 26px; border-radius: 5px; overflow: hidden; margin: 8px 0; }
 .bar span { min-width: 1px; }
+.bar.ground { background: var(--card); }
 .tone-0 { background: #1f6feb; } .tone-1 { background: #8250df; } .tone-2 { background: #bf8700; } .tone-3 { background: #1a7f37; } .tone-4 { background: #cf222e; } .tone-5 { background: #57606a; } .tone-6 { background: #0a7ea4; } .tone-7 { background: #a475f9; }
 .legend i.tone { width: 12px; height: 12px; border-radius: 3px; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem; }
@@ -54,6 +55,7 @@ figure { margin: 0; }
 .tile { background: #fff; border: 3px solid transparent; border-radius: 8px; width: 66px; height: 66px; padding: 3px; }
 .tile.right { border-color: var(--green); }
 .row { display: grid; grid-template-columns: minmax(120px, 190px) 1fr; gap: 8px 16px; align-items: center; padding: 6px 0; border-bottom: 1px solid var(--line); }
+.row > :first-child { overflow-wrap: anywhere; }
 .row .tiles { display: flex; flex-wrap: wrap; gap: 6px; }
 .row .tiles figure { width: 66px; text-align: center; }
 .row .tiles figcaption { font-size: .68rem; line-height: 1.15; color: var(--soft); overflow-wrap: anywhere; }

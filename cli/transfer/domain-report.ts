@@ -1,12 +1,9 @@
 import { html } from 'hono/html';
-import sharp from 'sharp';
-import type { PictureSample, PictureSource } from '../../transfer/data/picture-source.ts';
 import type { DomainPoints, DomainView } from '../../transfer/domain/diagnostics/domain-view.ts';
 import type { TuneRecord } from '../../transfer/tune/tune.ts';
 import { type Html, lineChart, type Series } from '../report/line-chart.ts';
 import { type ScatterChart, scatterPair } from '../report/scatter-chart.ts';
 import { percent } from './task-report.ts';
-import { tileUrl } from './thumbnail.ts';
 
 /** How far apart the domains are before and after, and pictures of it. */
 export function domainSection(before: DomainView, after: DomainView): Html {
@@ -75,39 +72,4 @@ ${charts.map(
   ({ title, yLabel, series }) =>
     html`<h3>${title}</h3>${lineChart({ description: `${title} over the steps`, xLabel: 'step', yLabel, series, marks: [{ x: best.step, label: 'kept' }] })}`,
 )}</section>`;
-}
-
-export interface ShownPicture {
-  readonly sample: PictureSample;
-  readonly text: string;
-  readonly note: string;
-}
-
-/** Pictures of both domains as the network sees them. */
-export async function pictureSection(
-  rows: readonly {
-    readonly title: string;
-    readonly shown: readonly ShownPicture[];
-    readonly pictures: PictureSource;
-  }[],
-  signal: AbortSignal,
-): Promise<Html> {
-  const parts: Html[] = [];
-  for (const { title, shown, pictures } of rows) {
-    const side = pictures.imageSide;
-    const pixels = await pictures.evalPixels(
-      shown.map(({ sample }) => sample.located),
-      signal,
-    );
-    const tiles: Html[] = [];
-    for (const [i, { text, note }] of shown.entries()) {
-      const raw = pixels.subarray(i * side * side * 3, (i + 1) * side * side * 3);
-      const source = await tileUrl(sharp(raw, { raw: { width: side, height: side, channels: 3 } }));
-      tiles.push(
-        html`<figure><img class="tile" src="${source}" alt="${text}" width="66" height="66" loading="lazy"><figcaption>${text} <span class="quiet">${note}</span></figcaption></figure>`,
-      );
-    }
-    parts.push(html`<div class="row"><div>${title}</div><div class="tiles">${tiles}</div></div>`);
-  }
-  return html`<section><h2>Pictures</h2>${parts}</section>`;
 }

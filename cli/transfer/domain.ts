@@ -12,11 +12,12 @@ import { renderPage } from '../report/page.ts';
 import { type BackboneOptions, openBackbone } from './backbone-options.ts';
 import { type DomainData, openDomains } from './domain-data.ts';
 import { type AdaptationOptions, domainRecipeOf } from './domain-options.ts';
-import { alignmentSection, domainSection, pictureSection, type ShownPicture } from './domain-report.ts';
+import { alignmentSection, domainSection } from './domain-report.ts';
 import { checkedHead, type HeadOptions } from './head-options.ts';
 import { keptTraining } from './kept-training.ts';
 import type { LabelChoices } from './label-options.ts';
 import { chosenBackbone, newNetwork } from './new-head.ts';
+import { guessesOf, pictureSection, type ShownPicture } from './picture-section.ts';
 import { expectSameTask } from './same-task.ts';
 import type { ComputeOptions, TransferSession } from './session.ts';
 import { classSection, factsSection, historySection, percent } from './task-report.ts';
@@ -201,12 +202,13 @@ async function shownPictures({ source, target, classes, ...modules }: AdaptModul
   );
   const others = evenly(target.validation, SHOWN);
   const logits_NK = await networkLogits(others, classes, { ...modules, pictures: target.pictures });
-  const taken = others.map((sample, n): ShownPicture => {
-    const row = logits_NK.subarray(n * classes, (n + 1) * classes);
-    const best = row.indexOf(Math.max(...row));
-    const p = 1 / row.reduce((sum, logit) => sum + Math.exp(logit - row[best]!), 0);
-    return { sample, text: classNames[best]!, note: percent(p) };
-  });
+  const taken = guessesOf(logits_NK, classes).map(
+    ({ predicted, probability }, n): ShownPicture => ({
+      sample: others[n]!,
+      text: classNames[predicted]!,
+      note: percent(probability),
+    }),
+  );
   return [
     { title: 'source, with their labels', shown: own, pictures: source.pictures },
     { title: 'target, with what they are taken for', shown: taken, pictures: target.pictures },

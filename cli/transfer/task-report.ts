@@ -20,7 +20,13 @@ export function adapterInWords(options: AdapterOptions): string {
 }
 
 /** Recall of every class, and what it is taken for most. */
-export function classSection({ confusion }: Evaluation, classes: readonly string[], judgedOn: string): Html {
+export function classSection(evaluation: Evaluation, classes: readonly string[], judgedOn: string): Html {
+  return html`<section><h2>Every class</h2><p>Pictures of the ${judgedOn} split.</p>
+${classTable(evaluation, classes)}</section>`;
+}
+
+/** The same as a table alone. */
+export function classTable({ confusion }: Evaluation, classes: readonly string[]): Html {
   const rows = confusion.flatMap((row, k) => {
     const count = row.reduce((a, b) => a + b, 0);
     if (count === 0) return [];
@@ -30,11 +36,10 @@ export function classSection({ confusion }: Evaluation, classes: readonly string
       .sort((a, b) => b.n - a.n);
     return [{ name: classes[k]!, count, recall: row[k]! / count, mistakes: mistakes.slice(0, 3) }];
   });
-  return html`<section><h2>Every class</h2><p>Pictures of the ${judgedOn} split.</p>
-<table><thead><tr><th>class</th><th class="number">pictures</th><th class="number">right</th><th>taken for</th></tr></thead><tbody>${rows.map(
+  return html`<table><thead><tr><th>class</th><th class="number">pictures</th><th class="number">right</th><th>taken for</th></tr></thead><tbody>${rows.map(
     ({ name, count, recall, mistakes }) =>
       html`<tr><th>${name}</th><td class="number">${count}</td><td class="number">${percent(recall)}</td><td>${mistakes.map(({ n, name: other }) => `${other} ${n}`).join(', ')}</td></tr>`,
-  )}</tbody></table></section>`;
+  )}</tbody></table>`;
 }
 
 /** Every penalty that was tried. */

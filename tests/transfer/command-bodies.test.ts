@@ -151,6 +151,7 @@ describe('covey adapt and covey adapter eval', () => {
     const argv = ['adapter', 'eval', backbone, ...files.flatMap((file) => ['--adapter', file]), '--data', manifest];
     const { args, options } = await parsedCommand<FinetuneOptions & AdapterEvalOptions>(addAdapterCommand, argv);
     const alone: Evaluation[] = [];
+    const report = at('adapters');
     const together = await TransferSession.run(commandContext(), { threads: 1 }, async (session) => {
       const opened = await openBackbone(session.context, args[0]!, options);
       for (const file of files) {
@@ -160,7 +161,11 @@ describe('covey adapt and covey adapter eval', () => {
         alone.push(await evaluateNetwork(set.samples, 3, { engine: session.engine, network, pictures }));
         network.dispose();
       }
-      return evaluateAdapters(session, opened.backbone, options);
+      const told = await evaluateAdapters(session, opened.backbone, { ...options, out: report });
+      const { files: written, ...figures } = told;
+      expect(await evaluateAdapters(session, opened.backbone, options)).toEqual(figures);
+      expect(written).toEqual([path.join(report, 'adapters.html')]);
+      return figures;
     });
     expect(together.tasks.map(({ kind, pictures }) => [kind, pictures])).toEqual([
       ['bottleneck, width 4', 18],
@@ -170,6 +175,16 @@ describe('covey adapt and covey adapter eval', () => {
       alone.map(({ accuracy, classAccuracy }) => ({ accuracy, classAccuracy })),
     );
     expect(together.taskParameters).toBeLessThan(together.sharedParameters);
+    expect(JSON.parse(await readFile(path.join(report, 'adapters.json'), 'utf8'))).toEqual(together);
+    const page = await readFile(path.join(report, 'adapters.html'), 'utf8');
+    // Twelve pictures of each task; a bar as long as the accuracy; every class of each task.
+    expect(page.match(/data:image\/png/g)).toHaveLength(24);
+    expect(page.match(/(right|taken for \w+), \d+\.\d %/g)).toHaveLength(24);
+    together.tasks.forEach(({ accuracy }, i) => {
+      expect(page).toContain(`<h2>${files[i]}</h2>`);
+      expect(page).toContain(`<span class="tone-0" style="width:${(100 * accuracy).toFixed(2)}%">`);
+    });
+    expect(page.match(/<th>green<\/th>/g)).toHaveLength(2);
   });
 
   it('refuses adapters and data that do not go together', async () => {
