@@ -54,7 +54,7 @@ export async function zeroShotPage(page: ZeroShotPage): Promise<string> {
 export function retrievalSection({ pictures, captions, metrics }: CaptionRetrieval): Html {
   const row = (label: string, name: string) =>
     html`<tr><th>${label}</th>${[1, 5, 10].map((k) => html`<td class="number">${percent(metrics[`${name}_R@${k}`]!)}</td>`)}<td class="number">${metrics[`${name}_median_rank`]!}</td></tr>`;
-  return html`<section><h2>Pictures and their captions</h2><p>${pictures} pictures, ${captions} different captions; each looks for its partner among all of the others’.</p>
+  return html`<section><h2>Pictures and their captions</h2><p>${pictures} pictures, ${captions} different captions; each looks for its partner among all of the others’; a picture with several captions for any of them.</p>
 <table><thead><tr><th></th><th class="number">R@1</th><th class="number">R@5</th><th class="number">R@10</th><th class="number">median place</th></tr></thead><tbody>
 ${row('picture → caption', 'image_to_text')}${row('caption → picture', 'text_to_image')}</tbody></table></section>`;
 }

@@ -17,9 +17,9 @@ export interface ZeroShotTask extends OpenedDataset {
   /** Rows are the labelled pictures that can be read. */
   readonly embeddings: Embeddings;
   readonly labels_N: Int32Array;
-  /** Ids and first captions of the rows. */
+  /** Ids and all captions of the rows. */
   readonly keys: readonly string[];
-  readonly captions: readonly (string | undefined)[];
+  readonly captions: readonly (readonly string[])[];
   /** Where embeddings of texts are kept. */
   readonly textsFolder: string | undefined;
 }
@@ -61,7 +61,7 @@ export async function openZeroShotTask(
     embeddings: { values_NE: rows.of(samples), columns: rows.columns },
     labels_N: Int32Array.from(samples, ({ label }) => label),
     keys: samples.map(({ located }) => located.sampleId),
-    captions: samples.map(({ located }) => located.record.captions[0]),
+    captions: samples.map(({ located }) => located.record.captions),
     textsFolder: out === undefined ? undefined : path.join(out, 'texts'),
   };
 }

@@ -99,7 +99,7 @@ async function evaluate(
   const classNames = classes.map(({ name }) => name);
   const scores = zeroShotScores(ranked, labels_N, classNames);
   // Where every caption is the class's name, retrieval would ask the same once more.
-  const isAnother = task.captions.some((caption, n) => caption !== undefined && caption !== classNames[labels_N[n]!]);
+  const isAnother = task.captions.some((own, n) => own.some((caption) => caption !== classNames[labels_N[n]!]));
   const report = session.progress('captions');
   const retrieval = isAnother
     ? await captionRetrieval(embeddings, task.captions, { engine, model: clip, tokenizer }, { signal, onTexts: report })

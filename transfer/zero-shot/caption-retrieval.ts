@@ -12,22 +12,23 @@ export interface CaptionRetrieval {
 }
 
 /**
- * Retrieval between pictures and their captions, both ways. A caption of several pictures is one text: a picture looks for its text among the different
- * ones, a text for the nearest of its pictures. Where all captions differ this is the usual recall.
- * @param captions of each picture; undefined ones are left out
+ * Retrieval between pictures and their captions, both ways, as is usual where pictures have several (COCO's five; CLIP_benchmark's
+ * `zeroshot_retrieval`): a picture looks for any of its captions among all of them, so its place is that of the best one; each caption looks for its picture.
+ * The same words are one caption, right with the nearest of the pictures that have them. With one caption a picture, all different, this is the usual recall.
+ * @param captions of each picture; those without any are left out
  * @returns undefined where fewer than two different captions occur
  */
 export async function captionRetrieval(
   embeddings: Embeddings,
-  captions: readonly (string | undefined)[],
+  captions: readonly (readonly string[])[],
   modules: TextModules,
   progress: EncodeProgress = {},
 ): Promise<CaptionRetrieval | undefined> {
-  const rows = Int32Array.from(captions.keys()).filter((row) => captions[row] !== undefined);
-  const texts = [...new Set([...rows].map((row) => captions[row]!))];
+  const rows = Int32Array.from(captions.keys()).filter((row) => captions[row]!.length > 0);
+  const texts = [...new Set(captions.flat())];
   if (texts.length < 2) return undefined;
   const index = new Map(texts.map((text, t) => [text, t]));
-  const textOf_N = Int32Array.from(captions, (caption) => (caption === undefined ? -1 : index.get(caption)!));
+  const textsOf = captions.map((own) => [...new Set(own.map((caption) => index.get(caption)!))]);
   const texts_TE = await encodeAllTexts(texts, modules, progress);
   const comparing = { engine: modules.engine, signal: progress.signal, rows };
   const imageToText: number[] = [];
@@ -35,12 +36,14 @@ export async function captionRetrieval(
   const bestOwn_T = new Float32Array(texts.length).fill(Number.NEGATIVE_INFINITY);
   const bestRow_T = new Int32Array(texts.length);
   await similarityRows(embeddings, texts_TE, comparing, (row, similarities) => {
-    const truth = textOf_N[row]!;
-    imageToText.push(placeOf(similarities, truth));
-    if (similarities[truth]! > bestOwn_T[truth]!) {
-      bestOwn_T[truth] = similarities[truth]!;
-      bestRow_T[truth] = row;
+    let place = Number.POSITIVE_INFINITY;
+    for (const t of textsOf[row]!) {
+      place = Math.min(place, placeOf(similarities, t));
+      if (similarities[t]! <= bestOwn_T[t]!) continue;
+      bestOwn_T[t] = similarities[t]!;
+      bestRow_T[t] = row;
     }
+    imageToText.push(place);
   });
   // Pictures before a text's own best one, and as near with a smaller number.
   const textToImage = new Int32Array(texts.length);

@@ -214,13 +214,13 @@ describe('classifying', () => {
 
   it('retrieves captions and pictures, of a caption of several pictures the nearest', async () => {
     const texts = ['a red thing', 'blue', 'green thing', 'the photo', 'a drawing of a one'];
-    const captions = Array.from({ length: N }, (_, n) => (n % 7 === 6 ? undefined : texts[n % 5]));
+    const captions = Array.from({ length: N }, (_, n) => (n % 7 === 6 ? [] : [texts[n % 5]!]));
     const found = (await captionRetrieval({ values_NE, columns: E }, captions, textModules()))!;
-    const rows = Array.from(captions.keys()).filter((n) => captions[n] !== undefined);
+    const rows = Array.from(captions.keys()).filter((n) => captions[n]!.length > 0);
     const embedded = Float32Array.from(texts.flatMap(embedding));
     const toText = rows.map((n) => texts.filter((_, t) => dot(n, t, embedded) > dot(n, n % 5, embedded)).length);
     const toImage = texts.map((text, t) => {
-      const own = Math.max(...rows.filter((n) => captions[n] === text).map((n) => dot(n, t, embedded)));
+      const own = Math.max(...rows.filter((n) => captions[n]![0] === text).map((n) => dot(n, t, embedded)));
       return rows.filter((n) => dot(n, t, embedded) > own).length;
     });
     const recall = (places: readonly number[], k: number) => places.filter((one) => one < k).length / places.length;
@@ -232,10 +232,45 @@ describe('classifying', () => {
     expect(
       await captionRetrieval(
         { values_NE, columns: E },
-        captions.map(() => 'all the same'),
+        captions.map(() => ['all the same']),
         textModules(),
       ),
     ).toBeUndefined();
+  });
+
+  it('counts a picture as right with any of its captions, and asks with each of them', async () => {
+    const words = ['red', 'blue', 'green', 'thing', 'photo', 'drawing', 'one', 'colour'];
+    const said = words.flatMap((a) => words.map((b) => `${a} of ${b}`));
+    // None to four captions, no two alike; the seventh picture says one of its own twice.
+    const captions = Array.from({ length: N }, (_, n) => said.slice(4 * n, 4 * n + (n % 5)).filter(Boolean));
+    captions[7]!.push(captions[7]![0]!);
+    const found = (await captionRetrieval({ values_NE, columns: E }, captions, textModules()))!;
+    const rows = Array.from(captions.keys()).filter((n) => captions[n]!.length > 0);
+    const texts = [...new Set(captions.flat())];
+    const embedded = Float32Array.from(texts.flatMap(embedding));
+    const nearest = (candidates: readonly number[], score: (one: number) => number, k: number) =>
+      candidates.toSorted((a, b) => score(b) - score(a)).slice(0, k);
+    const share = (hits: readonly boolean[]) => hits.filter(Boolean).length / hits.length;
+    expect(found).toMatchObject({ pictures: rows.length, captions: texts.length });
+    for (const k of [1, 5, 10]) {
+      const toText = rows.map((n) => {
+        const top = nearest([...texts.keys()], (t) => dot(n, t, embedded), k);
+        return top.some((t) => captions[n]!.includes(texts[t]!));
+      });
+      const toImage = texts.map((text, t) =>
+        nearest(rows, (n) => dot(n, t, embedded), k).some((n) => captions[n]!.includes(text)),
+      );
+      expect(found.metrics[`image_to_text_R@${k}`]).toBe(share(toText));
+      expect(found.metrics[`text_to_image_R@${k}`]).toBe(share(toImage));
+    }
+    // Taken by its first caption alone a picture has fewer chances.
+    const first = (await captionRetrieval(
+      { values_NE, columns: E },
+      captions.map((own) => own.slice(0, 1)),
+      textModules(),
+    ))!;
+    expect(first).toMatchObject({ pictures: rows.length, captions: rows.length });
+    expect(first.metrics).not.toEqual(found.metrics);
   });
 });
 
