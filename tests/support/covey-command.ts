@@ -15,6 +15,8 @@ export interface CommandOptions {
   readonly fileBytesMax?: number;
   /** After so long it is killed with SIGKILL. Default two minutes. */
   readonly timeoutMs?: number;
+  /** It is killed with SIGKILL as soon as this is on its stderr. */
+  readonly killWhenSaid?: string;
   /** For node itself, before the command. */
   readonly nodeArguments?: readonly string[];
 }
@@ -32,7 +34,7 @@ const FILE_BLOCK_BYTES = 512;
 
 /** Runs `covey` in a process of its own. */
 export function runCovey(given: readonly string[], options: CommandOptions = {}): Promise<CommandOutcome> {
-  const { cwd, env, uid, fileBytesMax, timeoutMs = TIMEOUT_MS, nodeArguments = [] } = options;
+  const { cwd, env, uid, fileBytesMax, timeoutMs = TIMEOUT_MS, killWhenSaid, nodeArguments = [] } = options;
   const node = [process.execPath, ...nodeArguments, COVEY_MAIN, ...given];
   const limit = ['/bin/sh', '-c', `ulimit -f ${Math.floor((fileBytesMax ?? 0) / FILE_BLOCK_BYTES)}; exec "$0" "$@"`];
   const [program, ...rest] = fileBytesMax === undefined ? node : [...limit, ...node];
@@ -45,9 +47,15 @@ export function runCovey(given: readonly string[], options: CommandOptions = {})
     ...(uid === undefined ? {} : { uid }),
   };
   return new Promise((resolve) => {
-    execFile(program!, rest, settings, (error, stdout, stderr) => {
+    const child = execFile(program!, rest, settings, (error, stdout, stderr) => {
       const code = error === null ? 0 : typeof error.code === 'number' ? error.code : SIGKILL_CODE;
       resolve({ code, stdout, stderr });
+    });
+    if (killWhenSaid === undefined) return;
+    let said = '';
+    child.stderr!.on('data', (chunk) => {
+      said += String(chunk);
+      if (said.includes(killWhenSaid)) child.kill('SIGKILL');
     });
   });
 }
