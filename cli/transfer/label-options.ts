@@ -64,6 +64,13 @@ async function classesOf(file: string | undefined): Promise<string[] | undefined
   });
   const lines = text.split('\n').map((line) => line.trim());
   const names = lines.filter((line) => line !== '');
+  if (names.length === 0) {
+    throw new CoveyError(
+      'INVALID_ARGUMENT',
+      `Cannot use the classes of ${file}: there is no class in it; write a name per line`,
+      { fields: { file } },
+    );
+  }
   const repeated = names.filter((name, i) => names.indexOf(name) !== i);
   if (repeated.length === 0) return names;
   throw new CoveyError(

@@ -51,7 +51,7 @@ export async function openZeroShotTask(
   if (samples.length === 0) {
     throw new CoveyError(
       'INVALID_ARGUMENT',
-      `Cannot classify the pictures of ${options.data}: none of the ${set.samples.length} labelled ones can be read`,
+      `Cannot classify the pictures of ${options.data}: none of the ${set.samples.length} labelled ones can be read; look at the files it was packed from, and pack it again`,
     );
   }
   return {

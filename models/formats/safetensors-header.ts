@@ -50,12 +50,20 @@ const entrySchema = z.strictObject({
 const headerSchema = z.record(z.string(), z.unknown());
 const metadataSchema = z.record(z.string(), z.string());
 
-/** The header's length, of the file's first bytes. @throws CoveyError DATA_CORRUPT for one that cannot be */
-export function readHeaderBytes(first: Uint8Array, fileBytes: number): number {
-  if (first.length < LENGTH_BYTES) throw corrupt('the file is shorter than its length field', { bytes: fileBytes });
+/**
+ * The header's length, of the file's first bytes.
+ * @param file its name, for messages
+ * @throws CoveyError DATA_CORRUPT for one that cannot be
+ */
+export function readHeaderBytes(first: Uint8Array, fileBytes: number, file: string): number {
+  if (first.length < LENGTH_BYTES)
+    throw corrupt(file, 'the file is shorter than its length field', { bytes: fileBytes });
   const headerBytes = Number(new DataView(first.buffer, first.byteOffset).getBigUint64(0, true));
   if (headerBytes > HEADER_BYTES_MAX || LENGTH_BYTES + headerBytes > fileBytes) {
-    throw corrupt(`the header is longer than the file or than ${HEADER_BYTES_MAX} bytes`, { headerBytes, fileBytes });
+    throw corrupt(file, `the header is longer than the file or than ${HEADER_BYTES_MAX} bytes`, {
+      headerBytes,
+      fileBytes,
+    });
   }
   return headerBytes;
 }
@@ -63,42 +71,43 @@ export function readHeaderBytes(first: Uint8Array, fileBytes: number): number {
 /**
  * The header's content, where all of it holds together: known element types, sizes that fit their shapes, data that the tensors cover
  * exactly.
+ * @param file its name, for messages
  * @throws CoveyError DATA_CORRUPT, UNSUPPORTED for an unknown element type
  */
-export function parseHeader(bytes: Uint8Array, dataBytes: number): SafetensorsHeader {
-  const { __metadata__: rawMetadata, ...rawEntries } = parseJson(bytes);
+export function parseHeader(bytes: Uint8Array, dataBytes: number, file: string): SafetensorsHeader {
+  const { __metadata__: rawMetadata, ...rawEntries } = parseJson(bytes, file);
   const metadata = metadataSchema.safeParse(rawMetadata ?? {});
-  if (!metadata.success) throw corrupt('__metadata__ is not a map of strings', {});
-  const entries = Object.entries(rawEntries).map(([name, raw]) => readEntry(name, raw));
-  checkLayout(entries, dataBytes);
+  if (!metadata.success) throw corrupt(file, '__metadata__ is not a map of strings', {});
+  const entries = Object.entries(rawEntries).map(([name, raw]) => readEntry(name, raw, file));
+  checkLayout(entries, dataBytes, file);
   return { entries, metadata: metadata.data };
 }
 
-function parseJson(bytes: Uint8Array): Record<string, unknown> {
+function parseJson(bytes: Uint8Array, file: string): Record<string, unknown> {
   const headerBytes = bytes.length;
   try {
     const text = new TextDecoder('utf-8', { fatal: true }).decode(bytes);
     if (text.startsWith('{')) return headerSchema.parse(JSON.parse(text));
   } catch (error) {
-    throw corrupt('the header is not a JSON object', { headerBytes }, error);
+    throw corrupt(file, 'the header is not a JSON object', { headerBytes }, error);
   }
-  throw corrupt("the header does not start with '{'", { headerBytes });
+  throw corrupt(file, "the header does not start with '{'", { headerBytes });
 }
 
-function readEntry(name: string, raw: unknown): TensorEntry {
+function readEntry(name: string, raw: unknown, file: string): TensorEntry {
   const parsed = entrySchema.safeParse(raw);
-  if (!parsed.success) throw corrupt(`the entry of '${name}' is malformed`, { name });
+  if (!parsed.success) throw corrupt(file, `the entry of '${name}' is malformed`, { name });
   const { dtype, shape, data_offsets } = parsed.data;
   const elementBytes = Object.hasOwn(DTYPE_BYTES, dtype) ? DTYPE_BYTES[dtype] : undefined;
   if (elementBytes === undefined) {
-    throw new CoveyError('UNSUPPORTED', `Cannot read safetensors: '${name}' is of an unknown element type ${dtype}`, {
+    throw new CoveyError('UNSUPPORTED', `Cannot read ${file}: '${name}' is of an unknown element type ${dtype}`, {
       fields: { name, dtype },
     });
   }
   const [begin, end] = data_offsets;
   const bytes = end - begin;
   if (bytes !== elementCount(shape) * elementBytes) {
-    throw corrupt(`'${name}' takes ${bytes} bytes and its shape [${shape}] of ${dtype} another number`, {
+    throw corrupt(file, `'${name}' takes ${bytes} bytes and its shape [${shape}] of ${dtype} another number`, {
       name,
       bytes,
     });
@@ -107,23 +116,24 @@ function readEntry(name: string, raw: unknown): TensorEntry {
 }
 
 /** The tensors must cover the data exactly: no overlap, no gap, nothing beyond the end (the format's own rule). */
-function checkLayout(entries: readonly TensorEntry[], dataBytes: number): void {
+function checkLayout(entries: readonly TensorEntry[], dataBytes: number, file: string): void {
   let expected = 0;
   for (const { name, begin, end } of entries.toSorted((a, b) => a.begin - b.begin || a.end - b.end)) {
     if (begin !== expected)
-      throw corrupt(`'${name}' overlaps its neighbour or leaves a gap`, { name, begin, expected });
+      throw corrupt(file, `'${name}' overlaps its neighbour or leaves a gap`, { name, begin, expected });
     expected = end;
   }
-  if (expected !== dataBytes) throw corrupt('the tensors do not end where the file ends', { expected, dataBytes });
+  if (expected !== dataBytes)
+    throw corrupt(file, 'the tensors do not end where the file ends', { expected, dataBytes });
 }
 
-function corrupt(reason: string, fields: Record<string, unknown>, cause?: unknown): CoveyError {
+function corrupt(file: string, reason: string, fields: Record<string, unknown>, cause?: unknown): CoveyError {
   const seen = Object.entries(fields)
     .map(([key, value]) => `${key} ${value}`)
     .join(', ');
   return new CoveyError(
     'DATA_CORRUPT',
-    `Cannot read safetensors: ${reason}${seen ? ` (${seen})` : ''}; fetch or export the file again`,
+    `Cannot read ${file}: ${reason}${seen ? ` (${seen})` : ''}; fetch or export the file again`,
     { fields, cause },
   );
 }

@@ -65,18 +65,19 @@ const READERS: Readonly<Record<string, (bytes: ArrayBuffer) => Float32Array>> = 
 };
 
 /**
- * Reads a whole file; the tensors are copies and do not keep `file` alive.
+ * Reads a whole file; the tensors are copies and do not keep `bytes` alive.
+ * @param file its name, for messages
  * @throws CoveyError DATA_CORRUPT naming what is wrong and where; UNSUPPORTED for an element type that is not a float of 16 or 32 bits
  */
-export function readSafetensors(file: Uint8Array): SafetensorsFile {
-  const headerBytes = readHeaderBytes(file.subarray(0, LENGTH_BYTES), file.length);
+export function readSafetensors(bytes: Uint8Array, file = 'safetensors'): SafetensorsFile {
+  const headerBytes = readHeaderBytes(bytes.subarray(0, LENGTH_BYTES), bytes.length, file);
   const dataStart = LENGTH_BYTES + headerBytes;
-  const { entries, metadata } = parseHeader(file.subarray(LENGTH_BYTES, dataStart), file.length - dataStart);
+  const { entries, metadata } = parseHeader(bytes.subarray(LENGTH_BYTES, dataStart), bytes.length - dataStart, file);
   const tensors = new Map<string, HostTensor>();
   for (const entry of entries) {
-    const reader = readerOf(entry);
-    const bytes = Uint8Array.prototype.slice.call(file, dataStart + entry.begin, dataStart + entry.end);
-    tensors.set(entry.name, { shape: entry.shape, values: reader(bytes.buffer as ArrayBuffer) });
+    const reader = readerOf(entry, file);
+    const own = Uint8Array.prototype.slice.call(bytes, dataStart + entry.begin, dataStart + entry.end);
+    tensors.set(entry.name, { shape: entry.shape, values: reader(own.buffer as ArrayBuffer) });
   }
   return { tensors, metadata };
 }
@@ -89,11 +90,12 @@ export async function readSafetensorsFrom(
   source: ByteSource,
   wanted: (name: string) => boolean = () => true,
 ): Promise<SafetensorsFile> {
-  const headerBytes = readHeaderBytes(await source.read(0, Math.min(LENGTH_BYTES, source.sizeBytes)), source.sizeBytes);
+  const { name: file, sizeBytes } = source;
+  const headerBytes = readHeaderBytes(await source.read(0, Math.min(LENGTH_BYTES, sizeBytes)), sizeBytes, file);
   const dataStart = LENGTH_BYTES + headerBytes;
-  const header = parseHeader(await source.read(LENGTH_BYTES, headerBytes), source.sizeBytes - dataStart);
+  const header = parseHeader(await source.read(LENGTH_BYTES, headerBytes), sizeBytes - dataStart, file);
   const entries = header.entries.filter(({ name }) => wanted(name));
-  const readers = entries.map(readerOf);
+  const readers = entries.map((entry) => readerOf(entry, file));
   const tensors = new Map<string, HostTensor>();
   for (const [i, { name, shape, begin, end }] of entries.entries()) {
     const bytes = await source.read(dataStart + begin, end - begin);
@@ -102,12 +104,12 @@ export async function readSafetensorsFrom(
   return { tensors, metadata: header.metadata };
 }
 
-function readerOf({ name, dtype }: TensorEntry): (bytes: ArrayBuffer) => Float32Array {
+function readerOf({ name, dtype }: TensorEntry, file: string): (bytes: ArrayBuffer) => Float32Array {
   const reader = READERS[dtype];
   if (reader) return reader;
   throw new CoveyError(
     'UNSUPPORTED',
-    `Cannot read safetensors: '${name}' is ${dtype}; covey reads ${Object.keys(READERS).join(', ')}`,
+    `Cannot read ${file}: '${name}' is ${dtype}; covey reads ${Object.keys(READERS).join(', ')}`,
     { fields: { name, dtype } },
   );
 }

@@ -53,7 +53,7 @@ export async function readAdapterFile(path: string): Promise<AdapterFile> {
   const bytes = await readFile(path).catch((thrown: unknown) => {
     throw fromFileError(thrown, 'read the adapter', path);
   });
-  const { tensors, metadata } = readSafetensors(bytes);
+  const { tensors, metadata } = readSafetensors(bytes, path);
   const parsed = metadataSchema.safeParse(metadata);
   if (!parsed.success) {
     throw new CoveyError(

@@ -51,7 +51,7 @@ export async function readProgress(file: string): Promise<TuneProgress | undefin
     () => false,
   );
   if (!isThere) return undefined;
-  const { tensors, metadata } = readSafetensors(await readFile(file));
+  const { tensors, metadata } = readSafetensors(await readFile(file), file);
   if (metadata['covey'] !== 'tune-progress') {
     throw new CoveyError(
       'DATA_CORRUPT',
