@@ -115,7 +115,9 @@ async function judge(
   const labels_N = Int32Array.from(samples, ({ label }) => label);
   const evaluation = evaluationOf(logits_NK, labels_N, classes);
   const guesses = guessesOf(logits_NK, classes);
-  const shown = evenly([...samples.keys()], SHOWN).map((n): ShownPicture => {
+  // Of every class, as far as there is room.
+  const byClass = [...samples.keys()].sort((a, b) => samples[a]!.label - samples[b]!.label || a - b);
+  const shown = evenly(byClass, SHOWN).map((n): ShownPicture => {
     const { predicted, probability } = guesses[n]!;
     const sample = samples[n]!;
     const taken = predicted === sample.label ? 'right' : `taken for ${classNames[predicted]!}`;
@@ -132,6 +134,7 @@ async function judge(
     pictures: isShown ? await pictureRow({ title, shown, pictures }, signal) : undefined,
   };
 }
+
 function checkCount(option: string, given: readonly string[], files: readonly string[]): void {
   if (given.length <= 1 || given.length === files.length) return;
   throw new CoveyError(

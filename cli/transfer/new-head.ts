@@ -5,10 +5,12 @@ import { labelledFeatures } from '../../transfer/features/extract-features.ts';
 import { TransferNetwork } from '../../transfer/network.ts';
 import type { TuneRecipe } from '../../transfer/tune/tune-recipe.ts';
 import { zeroShotHead } from '../../transfer/zero-shot-head.ts';
+import { fillTemplate } from '../../worker/eval/text-classifier.ts';
 import type { OpenedBackbone } from './backbone-options.ts';
 import type { HeadOptions } from './head-options.ts';
 import type { LabelSplit } from './label-options.ts';
 import type { TransferSession } from './session.ts';
+import { warnOfCutTexts } from './zero-shot.ts';
 
 /** The backbone, or random weights of its shape. */
 export function chosenBackbone({ backbone }: OpenedBackbone, { fromScratch }: HeadOptions, seed: number): Backbone {
@@ -38,6 +40,13 @@ export async function newNetwork(
   if (options.head === 'zeroshot') {
     const text = await opened.text('use --head random or --head probe');
     const words = { classNames, templates: options.template ?? ['{}'] };
+    const { tokenizer } = text;
+    const isCut = (one: string) => tokenizer.lengthOf(one) > tokenizer.contextLength;
+    warnOfCutTexts(
+      session,
+      words.templates,
+      (template) => classNames.filter((name) => isCut(fillTemplate(template, name))).length,
+    );
     const { signal } = session.context;
     network.setHead(await zeroShotHead(text, words, engine, { signal, onTexts: session.progress('texts') }));
   } else if (options.head === 'probe') {

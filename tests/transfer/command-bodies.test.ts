@@ -179,6 +179,9 @@ describe('covey adapt and covey adapter eval', () => {
     const page = await readFile(path.join(report, 'adapters.html'), 'utf8');
     // Twelve pictures of each task; a bar as long as the accuracy; every class of each task.
     expect(page.match(/data:image\/png/g)).toHaveLength(24);
+    for (const name of ['blue', 'green', 'red']) {
+      expect(page.match(new RegExp(`<figcaption>${name} `, 'g'))).toHaveLength(8);
+    }
     expect(page.match(/(right|taken for \w+), \d+\.\d %/g)).toHaveLength(24);
     together.tasks.forEach(({ accuracy }, i) => {
       expect(page).toContain(`<h2>${files[i]}</h2>`);

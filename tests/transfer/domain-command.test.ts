@@ -144,13 +144,18 @@ describe('covey domain', () => {
     await exportCovey(clip, await smallClip());
     const templates = path.join(folder, 'templates.txt');
     await writeFile(templates, 'a {}\nthe {}\n');
+    const context = commandContext();
     const run = (...words: string[]) => {
       const more = ['--method', 'none', '--steps', '2', '--head', 'zeroshot', ...words];
-      return adapt({ out: 'words', from: clip, more });
+      return adapt({ out: 'words', from: clip, more, context });
     };
     const result = await run('--templates', templates);
     expect(await run('--template', 'a {}', '--template', 'the {}')).toEqual(result);
-    await expect(run('--template', 'a {}')).rejects.toThrow(/another adaptation is there \(templates differ\)/);
+    expect(context.said()).not.toMatch(/longer than the model/);
+    await expect(run('--template', 'a very long and winding text about a {}')).rejects.toThrow(
+      /another adaptation is there \(templates differ\)/,
+    );
+    expect(context.said()).toMatch(/3 texts of 1 templates are longer than the model’s context and lose their end/);
   });
 
   it('refuses what it cannot learn from, and says what to do', async () => {
