@@ -1,9 +1,10 @@
-import { type RunConfig, runConfigSchema } from '../common/config/run-config.ts';
+import type { RunConfig } from '../common/config/run-config.ts';
 import { CoveyError } from '../common/errors.ts';
 import type { ObjectStore } from '../common/objectstore/object-store.ts';
 import type { CheckpointManifest } from '../worker/checkpoint/checkpoint-format.ts';
 import { type ListedCheckpoint, listCheckpoints, newestVerified } from '../worker/checkpoint/checkpoint-registry.ts';
 import { readManifest } from '../worker/checkpoint/read-checkpoint.ts';
+import { parseRunConfig, readRunConfig } from '../worker/checkpoint/run-config-file.ts';
 import type { CommandContext } from './context.ts';
 import { withStore } from './open-store.ts';
 import { withRunClient } from './run-connection.ts';
@@ -33,33 +34,13 @@ export async function withStoredRun<T>(
 ): Promise<T> {
   const config = options.store === undefined ? await configFromCoordinator(context, name) : undefined;
   return withStore(context, options.store ?? config!.store, async (store) =>
-    work({ name, config: config ?? (await configFromStore(store, name, context.signal)), store }),
+    work({ name, config: config ?? (await readRunConfig(store, name, context.signal)), store }),
   );
 }
 
 async function configFromCoordinator(context: CommandContext, name: string): Promise<RunConfig> {
   const run = await withRunClient(context, (client) => client.getRun(name, { signal: context.signal }));
-  return parseConfig(run.configJson, `the coordinator's config of run ${name}`);
-}
-
-async function configFromStore(store: ObjectStore, name: string, signal: AbortSignal): Promise<RunConfig> {
-  try {
-    const { bytes } = await store.get(`runs/${name}/config.json`, { signal });
-    return parseConfig(Buffer.from(bytes).toString('utf8'), `runs/${name}/config.json`);
-  } catch (thrown) {
-    if (!CoveyError.is(thrown, 'NOT_FOUND')) throw thrown;
-    const fields = { store: store.url, name };
-    throw new CoveyError('NOT_FOUND', `Cannot find run ${name}: ${store.url} has no runs/${name}/config.json`, {
-      cause: thrown,
-      fields,
-    });
-  }
-}
-
-function parseConfig(text: string, what: string): RunConfig {
-  const parsed = runConfigSchema.safeParse(JSON.parse(text));
-  if (!parsed.success) throw new CoveyError('DATA_CORRUPT', `Cannot read ${what}: ${parsed.error.message}`);
-  return parsed.data;
+  return parseRunConfig(run.configJson, `the coordinator's config of run ${name}`);
 }
 
 /**

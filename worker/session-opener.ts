@@ -89,7 +89,8 @@ export class SessionOpener {
     telemetry.follow(() => comms.stats());
     const initialWeights = (stop: AbortSignal) => loadInitialWeights(config, model, openStore, stop);
     const compute = this.#startCompute({ config, model }, { engine, device }, comms.compute);
-    const ready = await compute.request({ kind: 'initialise', weights: await initialWeights(signal) });
+    // From the seed: a worker that joins later takes the state of its peers, and what the run began with may be gone by then.
+    const ready = await compute.request({ kind: 'initialise', weights: undefined });
     if (engine === 'auto') this.#checkEngine(config, ready.engine);
     logger.info({ engine: ready.description, parameters: ready.parameterFloats }, 'engine ready');
     const { microBatch, trials } = ready.microBatch;

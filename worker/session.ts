@@ -187,7 +187,6 @@ export class Session {
     if (me === undefined) return;
     const lanes = { begin: me.laneBegin, end: me.laneEnd };
     await steps.seek(assignment.startStep, lanes);
-    await compute.request({ kind: 'holdLanes', ...lanes });
     const group = {
       run: config.run,
       generation: assignment.generation,
@@ -197,6 +196,8 @@ export class Session {
     };
     await comms.configure(group, { signal, timeoutMs: this.#collectiveTimeoutMs });
     const digest = await this.#getWeights(assignment, signal);
+    // Behind the weights: to draw them makes a new trainer.
+    await compute.request({ kind: 'holdLanes', ...lanes });
     this.#update({
       state: this.#drained('READY'),
       appliedStep: assignment.startStep,
@@ -228,8 +229,8 @@ export class Session {
       this.#logger.info({ step: checkpoint.step, manifest: checkpoint.manifestKey }, 'resumed from the checkpoint');
       return this.#importState(startStep);
     }
-    if (!this.#status.hasWeights && startStep === 0) return this.#modules.ready.weightsDigest;
     const weights = await this.#modules.initialWeights(signal);
+    if (weights === undefined && !this.#status.hasWeights && startStep === 0) return this.#modules.ready.weightsDigest;
     return (await compute.request({ kind: 'initialise', weights })).weightsDigest;
   }
 

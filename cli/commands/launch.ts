@@ -15,7 +15,7 @@ import { checkModelFor } from '../../worker/objectives/objective-inputs.ts';
 import { parameterSpecsFor } from '../../worker/objectives/trained-parameters.ts';
 import { checkEngineFor } from '../../worker/train/check-engine.ts';
 import { checkParameterRules } from '../../worker/train/check-parameters.ts';
-import { loadInitialWeights } from '../../worker/train/initial-weights.ts';
+import { chooseInitialWeights, type InitialWeights, unlikePreprocess } from '../../worker/train/initial-weights.ts';
 import { startLocalCluster } from '../cluster/local-cluster.ts';
 import type { CommandContext } from '../context.ts';
 import { EXIT, type ExitCode } from '../exit-codes.ts';
@@ -58,11 +58,11 @@ export function addLaunchCommand(program: Command): void {
     .action(
       runCommand<LaunchOptions>(async (context, [file = ''], options) => {
         const sets = [...(options.set ?? []), ...(options.engine ? [`workers.engine=${options.engine}`] : [])];
-        const { config } = await readConfig(context, file, sets);
-        checkTraining(config, context);
-        await checkObjective(config, context);
-        await checkHeldOut(config, context);
-        await checkInitialWeights(config, context);
+        const { config: written } = await readConfig(context, file, sets);
+        checkTraining(written, context);
+        await checkObjective(written, context);
+        await checkHeldOut(written, context);
+        const config = await withInitialWeights(written, context);
         if (options.dryRun) return dryRun(context, config);
         if (options.local !== undefined) return launchLocally(context, config, options.local, options.resume ?? false);
         return launch(context, config, { detach: options.detach ?? false, resume: options.resume ?? false });
@@ -98,10 +98,26 @@ async function checkHeldOut(config: RunConfig, context: CommandContext): Promise
   }
 }
 
-/** Refuses weights to begin with that cannot be read or are of another model. */
-async function checkInitialWeights(config: RunConfig, context: CommandContext): Promise<void> {
+/**
+ * Refuses weights to begin with that cannot be read or are of another model.
+ * @returns the config with a run's newest checkpoint named: each worker begins with the same, whatever that run does
+ */
+async function withInitialWeights(config: RunConfig, context: CommandContext): Promise<RunConfig> {
   const openStore = async (url: string) => storeOpener(context)(url);
-  await loadInitialWeights(config, resolveModelConfig(config.model), openStore, context.signal);
+  const initial = await chooseInitialWeights(config, resolveModelConfig(config.model), openStore, context.signal);
+  if (initial === undefined) return config;
+  const { weights, model } = initial;
+  const unlike = unlikePreprocess(config.data, model.description.preprocess);
+  if (unlike !== undefined) context.output.warn(unlike);
+  context.output.message(
+    `begins with ${initialText(weights)} of ${model.url}; what else it trains is drawn from the seed`,
+  );
+  return { ...config, train: { ...config.train, initFrom: model.url } };
+}
+
+function initialText(weights: InitialWeights): string {
+  const both = [...weights.keys()].some((name) => !name.startsWith('visual.'));
+  return both ? 'both towers' : 'the image tower';
 }
 
 interface SubmitOptions {
@@ -206,6 +222,7 @@ async function dryRun(context: CommandContext, config: RunConfig): Promise<ExitC
       lanes,
       laneBatch: globalBatch / lanes,
       epochs,
+      initFrom: config.train.initFrom ?? null,
       store: config.store,
       datasetSha256: samples.sha256,
     };

@@ -130,7 +130,7 @@ const trainSchema = z.strictObject({
     .string()
     .optional()
     .describe(
-      'URL of a model folder or file of weights that the run begins with instead of drawing them from the seed (docs/export.md); a head that they lack is drawn',
+      'URL of a folder or file of weights, or of a run in its store (…/runs/NAME), that the run begins with instead of drawing them from the seed (docs/export.md); heads are drawn',
     ),
   logitScaleInit: z.number().optional().describe('Natural log. Default: ln(1/0.07) for clip, ln 10 for siglip'),
   logitScaleMax: z.number().default(Math.log(100)).describe('Natural log; clamped to [0, this] after each update'),

@@ -20,7 +20,7 @@ import { resizePositions } from './position-resize.ts';
 import type { Pretrained } from './pretrained.ts';
 import type { HostTensor } from './safetensors.ts';
 import { readStateDict, type StateDict } from './state-dict.ts';
-import { CLIP_PREPROCESS, plainWeights } from './weights.ts';
+import { CLIP_PREPROCESS, type ParameterShape, plainWeights } from './weights.ts';
 
 export interface LoadOptions {
   /** The weights' file. Default: by the name of its format. */
@@ -50,27 +50,50 @@ export async function loadPretrained(files: ModelFiles, options: LoadOptions = {
   return { kind: 'clip', config: description.config, weights, preprocess, tokenizer };
 }
 
+export interface DescribedWeights {
+  readonly description: ModelDescription;
+  readonly weights: Map<string, Float32Array>;
+}
+
 /** The same without a tokenizer: what a run begins with needs none. */
-export async function loadWeights(
-  files: ModelFiles,
-  options: LoadOptions = {},
-): Promise<{ readonly description: ModelDescription; readonly weights: Map<string, Float32Array> }> {
+export async function loadWeights(files: ModelFiles, options: LoadOptions = {}): Promise<DescribedWeights> {
   const { file, stateDict } = await readWeightsFile(files, options);
   const isHf = [...stateDict.tensors.keys()].some((key) => /^(vision_model|text_model)\./.test(key));
-  const description = withImageSize(await describe(files, { file, stateDict, isHf }, options), options.imageSize);
-  const { kind } = description;
-  const specs = kind === 'clip' ? weightShapes(description.config) : backboneSpecs(description.vision);
+  const described = await describe(files, { file, stateDict, isHf }, options);
   const named = isHf
     ? fromHuggingFace(
         stateDict.tensors,
-        specs.map(({ name }) => name),
+        weightSpecs(described).map(({ name }) => name),
       )
     : stateDict.tensors;
   // Only where another size is asked for: a config that disagrees with its weights is an error.
   const mayResize = options.imageSize !== undefined || options.model !== undefined;
-  const grid = mayResize ? positionGrid(kind === 'clip' ? description.config.vision : description.vision) : undefined;
-  const weights = plainWeights(specs, grid === undefined ? named : resized(named, grid), file);
+  return describedWeights(described, named, { file, mayResize, imageSize: options.imageSize });
+}
+
+/**
+ * What a description asks for of the tensors that were read, and the description itself, for pictures of `imageSize` where that is given.
+ * @throws CoveyError DATA_CORRUPT naming every key that is missing, superfluous or of another shape, CONFIG_INVALID for a size it cannot have
+ */
+export function describedWeights(
+  described: ModelDescription,
+  tensors: ReadonlyMap<string, HostTensor>,
+  {
+    file,
+    mayResize,
+    imageSize,
+  }: { readonly file: string; readonly mayResize: boolean; readonly imageSize?: number | undefined },
+): DescribedWeights {
+  const description = withImageSize(described, imageSize);
+  const vision = description.kind === 'clip' ? description.config.vision : description.vision;
+  const grid = mayResize ? positionGrid(vision) : undefined;
+  const weights = plainWeights(weightSpecs(description), grid === undefined ? tensors : resized(tensors, grid), file);
   return { description, weights };
+}
+
+/** Names and shapes of all weights that a description asks for. */
+export function weightSpecs(description: ModelDescription): readonly ParameterShape[] {
+  return description.kind === 'clip' ? weightShapes(description.config) : backboneSpecs(description.vision);
 }
 
 /** The same from a folder or a file of this machine. */

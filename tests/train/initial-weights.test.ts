@@ -14,7 +14,7 @@ import { readAll } from '../../models/named-variables.ts';
 import { trainBpe } from '../../models/tokenizer/bpe-trainer.ts';
 import { loadTokenizer } from '../../models/tokenizer/tokenizer.ts';
 import { backboneSpecs } from '../../models/vision/backbone.ts';
-import { loadInitialWeights } from '../../worker/train/initial-weights.ts';
+import { loadInitialWeights, unlikePreprocess } from '../../worker/train/initial-weights.ts';
 import { newTrainer } from '../../worker/train/new-trainer.ts';
 import { madeUpCaptions, smallConfig, smallWeights } from '../models/small-model.ts';
 
@@ -102,6 +102,25 @@ describe('train.initFrom', () => {
       code: 'CONFIG_INVALID',
       fields: { problems: [{ path: 'model.quickGelu' }, { path: 'model.vision.headWidth' }] },
     });
-    await expect(firstValues(configOf(url('nowhere')))).rejects.toMatchObject({ code: 'NOT_FOUND' });
+  });
+
+  it.each([
+    [
+      'nowhere',
+      /nowhere \(train.initFrom\): .*Give a folder or a file of weights, or a run in its store: STORE\/runs\/NAME$/,
+    ],
+    ['runs/none', /runs\/none \(train.initFrom\)/],
+    ['runs/none/ckpt/step-0000000002-g1', /runs\/none\/ckpt\/step-0000000002-g1 \(train.initFrom\)/],
+  ])('says what can be given where %s is nothing to begin with', async (place, message) => {
+    const refused = firstValues(configOf(url(place)));
+    await expect(refused).rejects.toMatchObject({ code: 'NOT_FOUND' });
+    await expect(refused).rejects.toThrow(message);
+  });
+
+  it('says where the run normalises pictures otherwise', () => {
+    const { mean, std } = configOf(url('hf')).data;
+    expect(unlikePreprocess({ mean, std }, { mean, std })).toBeUndefined();
+    const theirs = { mean: [0.5, 0.4, 0.3], std } as const;
+    expect(unlikePreprocess({ mean, std }, theirs)).toMatch(/normalised otherwise; set data.mean: \[0.5, 0.4, 0.3\]$/);
   });
 });

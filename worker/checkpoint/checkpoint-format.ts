@@ -40,7 +40,12 @@ export function checkpointPrefix(run: string): string {
 
 /** Zero-padded, so that key order is step order. */
 export function manifestKey(run: string, step: number, generation: number): string {
-  return `${checkpointPrefix(run)}step-${String(step).padStart(10, '0')}-g${generation}/manifest.json`;
+  return manifestKeyOf(run, `step-${String(step).padStart(10, '0')}-g${generation}`);
+}
+
+/** @param checkpoint name of its folder, `step-…-g…` */
+export function manifestKeyOf(run: string, checkpoint: string): string {
+  return `${checkpointPrefix(run)}${checkpoint}/manifest.json`;
 }
 
 export function blobKey(run: string, hash: string): string {

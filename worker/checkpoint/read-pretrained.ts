@@ -1,8 +1,10 @@
 import type { RunConfig } from '../../common/config/run-config.ts';
 import { CoveyError } from '../../common/errors.ts';
 import type { ObjectStore } from '../../common/objectstore/object-store.ts';
-import { weightShapes } from '../../models/clip/parameter-shapes.ts';
-import { backboneWeights, type Pretrained } from '../../models/formats/pretrained.ts';
+import { weightSpecs } from '../../models/formats/load-pretrained.ts';
+import type { ModelDescription } from '../../models/formats/model-description.ts';
+import type { Pretrained } from '../../models/formats/pretrained.ts';
+import type { HostTensor } from '../../models/formats/safetensors.ts';
 import { resolveModelConfig } from '../../models/model-config.ts';
 import { openTokenizer } from '../data/open-tokenizer.ts';
 import type { CheckpointManifest, WeightKind } from './checkpoint-format.ts';
@@ -25,20 +27,32 @@ export async function readPretrained(
   openStore: (url: string) => Promise<ObjectStore>,
   signal: AbortSignal,
 ): Promise<Pretrained> {
+  const { description, tensors } = await readRunWeights(source, signal);
+  const weights = new Map([...tensors].map(([name, { values }]) => [name, values]));
+  if (description.kind === 'backbone') return { ...description, weights };
+  const { config, preprocess } = description;
+  const { tokenizer } = source.config.data;
+  const opened = await openTokenizer(tokenizer, config.text.contextLength, openStore, signal);
+  return { kind: 'clip', config, preprocess, tokenizer: opened, weights };
+}
+
+/** The same without a tokenizer, as a description and what it names. @throws CoveyError UNSUPPORTED where no image tower was trained */
+export async function readRunWeights(
+  source: CheckpointSource,
+  signal: AbortSignal,
+): Promise<{ readonly description: ModelDescription; readonly tensors: ReadonlyMap<string, HostTensor> }> {
   const { mean, std, tokenizer } = source.config.data;
   const preprocess = { mean, std };
   const config = resolveModelConfig(source.config.model);
   const stored = await readWeights(source.store, source.manifest, source.weights, signal);
-  const all = new Map([...stored].map(([name, { values }]) => [name, values]));
-  if (!all.has('text_projection')) {
-    if (!all.has('visual.conv1.weight')) {
-      throw new CoveyError('UNSUPPORTED', 'Cannot export the run: it trained no image tower');
-    }
-    const { vision, quickGelu } = config;
-    return { kind: 'backbone', vision, quickGelu, preprocess, weights: backboneWeights(vision, all) };
+  if (!stored.has('visual.conv1.weight')) {
+    const message = `Cannot hand on run ${source.manifest.run}: it trained no image tower`;
+    throw new CoveyError('UNSUPPORTED', message);
   }
-  const names = new Set(weightShapes(config).map(({ name }) => name));
-  const weights = new Map([...all].filter(([name]) => names.has(name)));
-  const opened = await openTokenizer(tokenizer, config.text.contextLength, openStore, signal);
-  return { kind: 'clip', config, preprocess, tokenizer: opened, weights };
+  const { vision, quickGelu } = config;
+  const description: ModelDescription = stored.has('text_projection')
+    ? { kind: 'clip', config, preprocess, tokenizer: tokenizer === 'clip' ? 'clip' : 'beside' }
+    : { kind: 'backbone', vision, quickGelu, preprocess };
+  const names = new Set(weightSpecs(description).map(({ name }) => name));
+  return { description, tensors: new Map([...stored].filter(([name]) => names.has(name))) };
 }

@@ -2,55 +2,55 @@ import type { ModelConfig, RunConfig } from '../../common/config/run-config.ts';
 import { CoveyError } from '../../common/errors.ts';
 import type { ObjectStore } from '../../common/objectstore/object-store.ts';
 import { weightShapes } from '../../models/clip/parameter-shapes.ts';
-import { storeFiles } from '../../models/formats/byte-source.ts';
-import { loadWeights } from '../../models/formats/load-pretrained.ts';
 import type { ModelDescription } from '../../models/formats/model-description.ts';
+import type { PreprocessConfig } from '../../models/formats/weights.ts';
 import { assignAll } from '../../models/named-variables.ts';
 import { backboneSpecs } from '../../models/vision/backbone.ts';
 import { computedTower } from '../../models/vision/vit-layout.ts';
 import type { TrainedModel } from '../objectives/objective.ts';
 import { objectiveInputs, trainsBothTowers } from '../objectives/objective-inputs.ts';
+import { type InitialModel, readInitialModel } from './initial-model.ts';
 
 /** By the names of parameters and buffers; what is not there keeps the values of the seed. */
 export type InitialWeights = ReadonlyMap<string, Float32Array>;
 
-const WEIGHT_FILE = /\.(safetensors|pt|pth|bin)$/;
+/** What a run begins with where `train.initFrom` names a model. */
+export interface InitialChoice {
+  readonly weights: InitialWeights;
+  /** The model that they are of, and its URL: of a run, that of the checkpoint that was read. */
+  readonly model: InitialModel;
+}
+
+type OpenStore = (url: string) => Promise<ObjectStore>;
 
 /**
  * The weights that a run begins with where `train.initFrom` names some: all of the image tower, and of the text tower where the run trains
  * one and they have it. The positions are resized to the run's pictures.
  * @throws CoveyError CONFIG_INVALID naming in what the model differs from the run's; whatever the reading of weights throws
  */
-export async function loadInitialWeights(
+export async function chooseInitialWeights(
   config: Pick<RunConfig, 'objective' | 'loss' | 'train'>,
   model: ModelConfig,
-  openStore: (url: string) => Promise<ObjectStore>,
+  openStore: OpenStore,
   signal: AbortSignal,
-): Promise<InitialWeights | undefined> {
+): Promise<InitialChoice | undefined> {
   const { initFrom } = config.train;
   if (initFrom === undefined) return undefined;
   if (objectiveInputs(config).views === 0) {
     const message = `objective ${config.objective} trains no image tower`;
     throw new CoveyError('UNSUPPORTED', `Cannot begin with the weights of train.initFrom: ${message}`);
   }
-  const { folder, weightsFile } = splitUrl(initFrom);
-  const store = await openStore(folder);
-  try {
-    const { imageSize } = model.vision;
-    const options = { imageSize, quickGelu: model.quickGelu, ...(weightsFile === undefined ? {} : { weightsFile }) };
-    const { description, weights } = await loadWeights(storeFiles(store, '', signal), options);
-    const captions = trainsBothTowers(config);
-    checkAgreement(description, model, { captions, initFrom });
-    return chosen(weights, namesOf(description, model, captions));
-  } finally {
-    await store.close();
-  }
+  const initial = await readInitialModel(initFrom, model, openStore, signal);
+  const captions = trainsBothTowers(config);
+  checkAgreement(initial.description, model, { captions, initFrom });
+  return { weights: chosen(initial.weights, namesOf(initial.description, model, captions)), model: initial };
 }
 
-function splitUrl(url: string): { folder: string; weightsFile: string | undefined } {
-  const slash = url.lastIndexOf('/');
-  if (!WEIGHT_FILE.test(url)) return { folder: url, weightsFile: undefined };
-  return { folder: url.slice(0, slash), weightsFile: url.slice(slash + 1) };
+/** The same without where they are from: what a worker needs. */
+export async function loadInitialWeights(
+  ...given: Parameters<typeof chooseInitialWeights>
+): Promise<InitialWeights | undefined> {
+  return (await chooseInitialWeights(...given))?.weights;
 }
 
 /** A bias and a scale belong together: those of SigLIP start elsewhere than CLIP's. */
@@ -97,6 +97,19 @@ function checkAgreement(
   throw new CoveyError('CONFIG_INVALID', `Cannot begin with the weights of ${initFrom}: ${list}`, {
     fields: { problems },
   });
+}
+
+/** Says where the run shows its pictures otherwise than the weights have learnt to see them: it trains, but begins worse. */
+export function unlikePreprocess(
+  data: Pick<RunConfig['data'], 'mean' | 'std'>,
+  theirs: PreprocessConfig,
+): string | undefined {
+  const unlike = (['mean', 'std'] as const).filter((key) =>
+    data[key].some((value, i) => Math.abs(value - theirs[key][i]!) > 1e-4),
+  );
+  if (unlike.length === 0) return undefined;
+  const settings = unlike.map((key) => `data.${key}: [${theirs[key].join(', ')}]`);
+  return `the weights of train.initFrom were trained on pictures normalised otherwise; set ${settings.join(' and ')}`;
 }
 
 /** Puts them into a model that has just been made; a momentum encoder begins as the encoder that it follows. */
