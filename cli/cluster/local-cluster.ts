@@ -89,12 +89,17 @@ export async function startLocalCluster(
   }
 }
 
+/** Threads of each of so many local workers where nothing else is asked for: the cores shared out, at least 1. */
+export function threadsOf(workers: number): number {
+  return Math.max(1, Math.floor(availableParallelism() / Math.max(1, workers)));
+}
+
 function startWorkers(
   options: LocalClusterOptions,
   modules: LocalClusterModules,
   coordinator: string,
 ): SupervisedWorker[] {
-  const threads = options.threads ?? Math.max(1, Math.floor(availableParallelism() / Math.max(1, options.workers)));
+  const threads = options.threads ?? threadsOf(options.workers);
   const common = [`--coordinator=${coordinator}`, `--threads=${threads}`, '--stay'];
   return Array.from({ length: options.workers }, (_, index) => {
     const { clock, logger, onWorkerExit } = modules;

@@ -16,6 +16,7 @@ import { parameterSpecsFor } from '../../worker/objectives/trained-parameters.ts
 import { checkEngineFor } from '../../worker/train/check-engine.ts';
 import { checkParameterRules } from '../../worker/train/check-parameters.ts';
 import { chooseInitialWeights, type InitialWeights, unlikePreprocess } from '../../worker/train/initial-weights.ts';
+import { adviseThreads } from '../cluster/advise-threads.ts';
 import { startLocalCluster } from '../cluster/local-cluster.ts';
 import type { CommandContext } from '../context.ts';
 import { EXIT, type ExitCode } from '../exit-codes.ts';
@@ -63,7 +64,10 @@ export function addLaunchCommand(program: Command): void {
         await checkObjective(written, context);
         await checkHeldOut(written, context);
         const config = await withInitialWeights(written, context);
-        if (options.dryRun) return dryRun(context, config);
+        if (options.dryRun) {
+          if (options.local !== undefined) adviseThreads(config, options.local, context);
+          return dryRun(context, config);
+        }
         if (options.local !== undefined) return launchLocally(context, config, options.local, options.resume ?? false);
         return launch(context, config, { detach: options.detach ?? false, resume: options.resume ?? false });
       }),
@@ -183,6 +187,7 @@ async function launchLocally(
   context.output.message(
     `local cluster: ${workers} workers, coordinator ${cluster.coordinatorAddress}, metrics ${cluster.httpUrl}/metrics`,
   );
+  adviseThreads(config, workers, context);
   try {
     const code = await launch(local, config, { detach: false, resume });
     if (code === EXIT.interrupted) await stopRun(local, config.run);
