@@ -41,6 +41,7 @@ describe('every published recipe', () => {
         'moco-v2-rn50',
         'moco-v3-vit-b-16',
         'mae-vit-b-16',
+        'finetune-mae-vit-b-16',
       ]),
     );
     for (const name of full) {
@@ -85,6 +86,17 @@ describe('preset of run.yaml', () => {
       model: { preset: 'x', embedDim: 2 },
     });
     expect(underlay({ model: { preset: 'x', embedDim: 2 } }, { model: 'y' })).toEqual({ model: 'y' });
+  });
+});
+
+describe.each(['', '-tiny'])('finetune-mae-vit-b-16%s', (size) => {
+  it('has the image tower and the pictures of the recipe that it begins with', async () => {
+    const [tuned, pretrained] = await Promise.all(
+      [`finetune-mae-vit-b-16${size}`, `mae-vit-b-16${size}`].map(async (name) => load(`preset: ${name}\n${OWN}`)),
+    );
+    expect(resolveModelConfig(tuned!.config.model)).toEqual(resolveModelConfig(pretrained!.config.model));
+    const { mean, std } = pretrained!.config.data;
+    expect(tuned!.config.data).toMatchObject({ mean, std });
   });
 });
 
