@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { builtModule } from '../common/built-module.ts';
 import { findPeers, sideEnvironment } from './engine/sides.ts';
@@ -16,6 +17,9 @@ const RANKS = 64;
 const FIXED_ROWS = 512;
 /** The bars: memory at 32k, and time. */
 const MEMORY_RATIO_MIN = 20;
+
+/** The threads of the side whose turn is over spin for some milliseconds, which would be a fifth of the shortest turn of the next one. */
+const TURN_PAUSE_MS = 50;
 
 interface LossCase extends Omit<LossSettings, 'threads' | 'width'> {
   /** Timed repetitions per side; 0: memory only. */
@@ -69,7 +73,10 @@ async function measure(one: LossCase, threads: number): Promise<BenchRow[]> {
     if (one.rounds === 0) return rows;
     const times: LossTimes[][] = sides.map(() => []);
     for (let round = 0; round < one.rounds; round++) {
-      for (const [i, side] of sides.entries()) times[i]!.push(await side.ask<LossTimes>({ do: 'run', count: 1 }));
+      for (const [i, side] of sides.entries()) {
+        await delay(TURN_PAUSE_MS);
+        times[i]!.push(await side.ask<LossTimes>({ do: 'run', count: 1 }));
+      }
     }
     for (const [what, of] of [
       ['time', 'seconds'],

@@ -5,7 +5,7 @@
 namespace covey {
 namespace {
 
-/// Value and derivative of an activation at sixteen points.
+/// Value and derivative of an activation at a vector of points.
 struct Curve {
   Floats value;
   Floats slope;

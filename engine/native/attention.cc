@@ -28,13 +28,14 @@ struct Shape {
   int64_t visible(int64_t query) const { return causal ? query + 1 : tokens; }
 };
 
-/// Memory of one thread, handed out in whole vectors; zeroed once.
+/// Memory of one thread, handed out from lines of the cache on; zeroed once.
 class Arena {
  public:
   uint32_t* units(int64_t rows, int64_t stride) {
-    parts.emplace_back(rows * stride + lanes, 0u);
+    constexpr size_t line = 64;
+    parts.emplace_back(rows * stride + line / sizeof(uint32_t), 0u);
     const auto address = reinterpret_cast<uintptr_t>(parts.back().data());
-    return reinterpret_cast<uint32_t*>((address + 63) / 64 * 64);
+    return reinterpret_cast<uint32_t*>((address + line - 1) / line * line);
   }
   float* floats(int64_t rows, int64_t stride) { return reinterpret_cast<float*>(units(rows, stride)); }
 
@@ -84,7 +85,8 @@ void storeRows(const float* from, int64_t fromStride, int64_t count, int64_t wid
 /// Lane numbers below `count` keep their value, the others become `other`.
 inline Floats firstLanes(Floats value, int64_t count, Floats other) {
   if (count >= lanes) return value;
-  const Ints index = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  Ints index;
+  for (int lane = 0; lane < lanes; lane++) index[lane] = lane;
   return select(index < static_cast<int32_t>(std::max<int64_t>(0, count)), value, other);
 }
 

@@ -7,8 +7,8 @@
 namespace covey {
 namespace {
 
-typedef uint8_t Bytes __attribute__((vector_size(16)));
-typedef uint8_t UnalignedBytes __attribute__((vector_size(16), aligned(1)));
+typedef uint8_t Bytes __attribute__((vector_size(lanes)));
+typedef uint8_t UnalignedBytes __attribute__((vector_size(lanes), aligned(1)));
 
 Ints loadBytes(const uint8_t* from, int64_t count) {
   Bytes bytes{};

@@ -18,7 +18,7 @@ inline Words inRegister(Words value) {
 }
 inline void storeUnits(uint32_t* to, Words value) { *reinterpret_cast<UnalignedWords*>(to) = value; }
 
-/// bf16 bits of sixteen floats in the upper halves of 32-bit lanes, rounded to nearest even; NaN stays NaN.
+/// bf16 bits of floats in the upper halves of 32-bit lanes, rounded to nearest even; NaN stays NaN.
 inline Words roundedHalves(Floats value) {
   const Words bits = reinterpret_cast<Words>(value);
   const Words rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
@@ -110,7 +110,7 @@ inline void gemmTile(Strided a, const uint32_t* b, int64_t bStride, Result c, in
 }
 
 template <class Units, int VECTORS>
-inline void gemmColumns(Strided a, const uint32_t* b, int64_t bStride, Result c, int64_t rows, int64_t depth) {
+__attribute__((noinline)) void gemmColumns(Strided a, const uint32_t* b, int64_t bStride, Result c, int64_t rows, int64_t depth) {
   auto rowsOf = [&c](int64_t row) { return Result{c.data + row * c.stride, c.stride, c.add}; };
   int64_t i = 0;
   for (; i + 4 <= rows; i += 4) gemmTile<Units, 4, VECTORS>(a.from(i), b, bStride, rowsOf(i), depth);
@@ -122,11 +122,13 @@ inline void gemmColumns(Strided a, const uint32_t* b, int64_t bStride, Result c,
   }
 }
 
-/// c[rows × columns] = a[rows × depth units] · b[depth units × columns]; columns, bStride and c.stride are multiples of sixteen.
+/// As many vectors of four rows as the registers hold: 32 with AVX-512, else 16. Columns are cut evenly, so that no narrow strip is left over.
+constexpr int64_t stripVectors = lanes == 16 ? 5 : 2;
+
+/// c[rows × columns] = a[rows × depth units] · b[depth units × columns]; columns, bStride and c.stride are multiples of a vector's lanes.
 template <class Units>
 void smallGemm(Strided a, const uint32_t* b, int64_t bStride, Result c, int64_t rows, int64_t columns, int64_t depth) {
-  // Five vectors of four rows fill the registers; the columns are cut evenly, so that no narrow strip is left over.
-  const int64_t vectors = columns / lanes, strips = (vectors + 4) / 5;
+  const int64_t vectors = columns / lanes, strips = (vectors + stripVectors - 1) / stripVectors;
   for (int64_t strip = 0, from = 0; strip < strips; strip++) {
     const int64_t until = vectors * (strip + 1) / strips;
     const uint32_t* right = b + from * lanes;
@@ -142,14 +144,14 @@ void smallGemm(Strided a, const uint32_t* b, int64_t bStride, Result c, int64_t 
   }
 }
 
-/// One stage of a sixteen by sixteen transpose: swaps the off-diagonal blocks of `distance` lanes (Eklundh 1972).
+/// One stage of the transpose of a square block, a vector on each side: swaps the off-diagonal blocks of `distance` lanes (Eklundh 1972).
 template <int distance>
 inline void transposeStage(Words* rows) {
   Words low, high;
 #pragma GCC unroll 16
   for (int lane = 0; lane < lanes; lane++) {
-    low[lane] = lane & distance ? 16 + lane - distance : lane;
-    high[lane] = lane & distance ? 16 + lane : lane + distance;
+    low[lane] = lane & distance ? lanes + lane - distance : lane;
+    high[lane] = lane & distance ? lanes + lane : lane + distance;
   }
 #pragma GCC unroll 16
   for (int i = 0; i < lanes; i++) {
@@ -174,8 +176,8 @@ inline void transposeUnits(const uint32_t* from, int64_t fromStride, int64_t row
       }
       transposeStage<1>(block);
       transposeStage<2>(block);
-      transposeStage<4>(block);
-      transposeStage<8>(block);
+      if constexpr (lanes > 4) transposeStage<4>(block);
+      if constexpr (lanes > 8) transposeStage<8>(block);
       for (int64_t i = 0; i < width; i++) storeUnits(to + (column + i) * toStride + row, block[i]);
     }
   }

@@ -1,5 +1,5 @@
-// Sixteen floats at a time through the compiler's vector extensions: one 512-bit register, two or four narrower ones, always the
-// same sums in the same order.
+// A register of floats at a time through the compiler's vector extensions: sixteen with AVX-512, eight with AVX, else
+// four. Types wider than the registers are no way out: GCC 12 takes them apart through memory, and an exponential costs ten times as much.
 #pragma once
 #include <c10/util/BFloat16.h>
 #ifdef __AVX512F__
@@ -10,13 +10,19 @@
 #include <cstring>
 
 namespace covey {
+#ifdef __AVX512F__
 constexpr int64_t lanes = 16;
-typedef float Floats __attribute__((vector_size(64)));
-typedef int32_t Ints __attribute__((vector_size(64)));
-typedef uint32_t Words __attribute__((vector_size(64)));
-typedef uint16_t Halves __attribute__((vector_size(32)));
-typedef float UnalignedFloats __attribute__((vector_size(64), aligned(4)));
-typedef uint16_t UnalignedHalves __attribute__((vector_size(32), aligned(2)));
+#elif defined(__AVX__)
+constexpr int64_t lanes = 8;
+#else
+constexpr int64_t lanes = 4;
+#endif
+typedef float Floats __attribute__((vector_size(4 * lanes)));
+typedef int32_t Ints __attribute__((vector_size(4 * lanes)));
+typedef uint32_t Words __attribute__((vector_size(4 * lanes)));
+typedef uint16_t Halves __attribute__((vector_size(2 * lanes)));
+typedef float UnalignedFloats __attribute__((vector_size(4 * lanes), aligned(4)));
+typedef uint16_t UnalignedHalves __attribute__((vector_size(2 * lanes), aligned(2)));
 
 inline Floats broadcast(float value) { return value - Floats{}; }
 
@@ -60,8 +66,8 @@ inline float sumOf(Floats value) {
 #ifdef __AVX512F__
   return _mm512_reduce_add_ps(reinterpret_cast<__m512>(value));
 #endif
-  for (int width = 8; width > 0; width /= 2) {
-    for (int i = 0; i < width; i++) value[i] += value[i + width];
+  for (int64_t width = lanes / 2; width > 0; width /= 2) {
+    for (int64_t i = 0; i < width; i++) value[i] += value[i + width];
   }
   return value[0];
 }

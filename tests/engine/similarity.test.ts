@@ -85,7 +85,7 @@ describe('sums over similarities', () => {
   });
   afterAll(() => engine.close());
 
-  // A tile is 256 rows by 1,024 columns, a vector 16 floats.
+  // A tile is 256 rows by 512 keys, a strip 64 rows, a chunk 64 keys, a vector 16 floats.
   it.each([
     [3, 5, false],
     [256, 1024, false],
