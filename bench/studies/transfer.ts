@@ -41,12 +41,12 @@ interface Subject extends PretrainedSubject {
 
 /** Both are pretrained as CLIP is, on the names of four artists' icons. The ResNet is small: its convolutions cost a CPU much. */
 const SUBJECTS: readonly Subject[] = [
-  { name: 'ViT', pretrainSteps: 1000, methods: VIT_METHODS, batch: 64, steps: 200, seeds: 2 },
+  { name: 'ViT', pretrainSteps: 1500, methods: VIT_METHODS, batch: 64, steps: 200, seeds: 2 },
   {
     name: 'ResNet-18',
     model: { vision: { kind: 'resnet', depth: 18, width: 16, stem: 'cifar', imageSize: 32 } },
     globalBatch: 128,
-    pretrainSteps: 800,
+    pretrainSteps: 2000,
     methods: RESNET_METHODS,
     batch: 64,
     steps: 120,

@@ -12,7 +12,10 @@ import { evaluateNetwork } from '../../../transfer/tune/evaluate.ts';
 import { tune } from '../../../transfer/tune/tune.ts';
 import { type TuneRecipe, tuneRecipeSchema } from '../../../transfer/tune/tune-recipe.ts';
 
-/** One way to hand a backbone on. Without a recipe: a linear probe. */
+/**
+ * One way to hand a backbone on. Without a recipe: a linear probe. With one, what is pretrained is tuned from the probe's head on (LP-FT, Kumar et al.
+ * 2022): a head of random numbers would first spoil the features.
+ */
 export interface Method {
   readonly name: string;
   readonly fromScratch?: boolean;
@@ -27,31 +30,37 @@ export interface Method {
   };
 }
 
-/** `lr`: of full fine-tuning. */
-const common = (lr: number): readonly Method[] => [
+const common = (rates: { readonly full: number; readonly head: number }): readonly Method[] => [
   // What is new learns fast, and longer.
   { name: 'from scratch', fromScratch: true, stepsScale: 2, recipe: { method: 'full', lr: 1e-3, batchNorm: 'batch' } },
   { name: 'linear probe' },
-  { name: 'full fine-tune', recipe: { method: 'full', lr, batchNorm: 'batch' } },
-  { name: 'full, backbone ×0.1', recipe: { method: 'full', lr: 1e-3, backboneLrScale: 0.1, batchNorm: 'batch' } },
+  { name: 'full fine-tune', recipe: { method: 'full', lr: rates.full, batchNorm: 'batch' } },
+  {
+    name: 'full, backbone ×0.1',
+    recipe: { method: 'full', lr: rates.head, backboneLrScale: 0.1, batchNorm: 'batch' },
+  },
 ];
 
 /** Adapters, which start from nothing and move little, take several times the rate of full fine-tuning. */
 export const VIT_METHODS: readonly Method[] = [
-  ...common(3e-4),
-  { name: 'bottleneck adapters', recipe: { method: 'adapter', lr: 2e-3, adapter: { kind: 'bottleneck', width: 16 } } },
+  ...common({ full: 1e-4, head: 3e-4 }),
+  { name: 'bottleneck adapters', recipe: { method: 'adapter', lr: 5e-4, adapter: { kind: 'bottleneck', width: 16 } } },
   {
     name: 'LoRA',
-    recipe: { method: 'adapter', lr: 2e-3, adapter: { kind: 'lora', rank: 4, alpha: 8, targets: 'all' } },
+    recipe: { method: 'adapter', lr: 5e-4, adapter: { kind: 'lora', rank: 4, alpha: 8, targets: 'all' } },
   },
 ];
 
 const conv = (placement: 'series' | 'parallel'): Method => ({
   name: `conv adapters, ${placement}`,
-  recipe: { method: 'adapter', lr: 5e-3, adapter: { kind: 'conv', placement }, batchNorm: 'batch' },
+  recipe: { method: 'adapter', lr: 2e-3, adapter: { kind: 'conv', placement }, batchNorm: 'batch' },
 });
 
-export const RESNET_METHODS: readonly Method[] = [...common(1e-3), conv('series'), conv('parallel')];
+export const RESNET_METHODS: readonly Method[] = [
+  ...common({ full: 3e-4, head: 1e-3 }),
+  conv('series'),
+  conv('parallel'),
+];
 
 /** Some pictures with their labels. */
 export interface LabelledPictures {
@@ -101,9 +110,8 @@ export async function runMethod(
   try {
     const began = performance.now();
     let trainedShare = 0;
-    if (method.recipe === undefined) {
-      await fitProbe(network, task, seed, engine);
-    } else {
+    if (method.fromScratch !== true) await fitProbe(network, task, seed, engine);
+    if (method.recipe !== undefined) {
       const recipe = tuneRecipeSchema.parse({
         ...method.recipe,
         seed,
