@@ -3,12 +3,13 @@ import { silentLogger } from '../../common/log.ts';
 import type { Assignment } from '../../worker/control/assignment.ts';
 import { Session } from '../../worker/session.ts';
 import type { SessionModules } from '../../worker/session-modules.ts';
+import type { InitialWeights } from '../../worker/train/initial-weights.ts';
 import { stateBytes } from '../../worker/train/state-layout.ts';
 
 const LAYOUT = { parameterFloats: 4, bufferFloats: 0, stateSections: ['weights', 'firstMoments', 'secondMoments'] };
 
 /** A session whose parts only note what is asked of them: what is tested is what it asks, and what it reports. */
-function newSession() {
+function newSession(initial?: InitialWeights) {
   const asked: string[] = [];
   const modules = {
     config: {
@@ -35,6 +36,7 @@ function newSession() {
       serveState: async () => void asked.push('serve'),
       fetchState: async () => void asked.push('fetch'),
     },
+    initialWeights: async () => initial,
     steps: {
       seek: async () => void asked.push('seek'),
       load: async () => {
@@ -82,12 +84,22 @@ describe('Session', () => {
     session.assign(assignment('HEAL', ['me', 'other']));
     await settled();
     expect(asked).toEqual(expect.arrayContaining(['seek', 'holdLanes', 'configure']));
+    expect(asked).not.toContain('initialise');
     expect(session.status).toMatchObject({ state: 'READY', generation: 1, hasWeights: true, weightsDigest: 'seed' });
     expect(asked).not.toContain('load');
     session.assign(assignment('RUN', ['me', 'other']));
     await settled();
     expect(asked).toContain('load');
     expect(session.status.state).toBe('STEPPING');
+  });
+
+  it('begins with the weights that it is given, and holds its lanes behind them: a new trainer would drop them', async () => {
+    const { session, asked } = newSession(new Map([['visual.proj', new Float32Array(1)]]));
+    void session.run(new AbortController().signal).catch(() => undefined);
+    session.assign(assignment('HEAL', ['me']));
+    await settled();
+    expect(asked.filter((kind) => ['initialise', 'holdLanes'].includes(kind))).toEqual(['initialise', 'holdLanes']);
+    expect(session.status).toMatchObject({ state: 'READY', weightsDigest: 'seed' });
   });
 
   it('does not step in a generation that it is not a member of', async () => {
