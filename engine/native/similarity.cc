@@ -16,6 +16,7 @@ napi_value similaritySigmoids(Call&);
 
 namespace {
 
+/// One number for each query, padded to whole vectors.
 struct Sums {
   Tensor rows_R;
   explicit Sums(const SimilarityTiles& tiles, float value = 0) : rows_R(at::full({tiles.paddedRows()}, value, at::kFloat)) {}

@@ -1,5 +1,6 @@
 // Products of a few query rows with many keys, and of what becomes of them with the keys again, in tiles of our own: a GEMM library packs the keys
-// anew for each product, which with a hundred rows costs a good part of it. Here the queries are packed once, and both products read the keys as they lie.
+// anew for each product, which with a hundred rows costs a good part of it. Here the queries are packed once; the first product reads the keys as they
+// lie, the second copies small panels of them.
 // Shapes: R query rows, N keys, D width.
 #pragma once
 #include <vector>
@@ -48,8 +49,8 @@ class SimilarityTiles {
   Tensor each(Visit&& visit, Merge&& merge, bool multiply = false) {
     const int64_t padded = paddedWidth(width());
     const Tensor sum = multiply ? at::zeros({paddedRows(), padded}, at::kFloat) : Tensor();
-    const int64_t chunksMax = (tileKeys + chunkKeys - 1) / chunkKeys, perChunk = SUMS * stripRows;
-    std::vector<float> partial(tileRows / stripRows * chunksMax * perChunk);
+    constexpr int64_t perChunk = SUMS * stripRows;
+    std::vector<float> partial(tileRows / stripRows * (tileKeys / chunkKeys) * perChunk);
     for (row = 0; row < rows(); row += tileRows) {
       height = std::min(tileRows, paddedRows() - row);
       pack();
