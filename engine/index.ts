@@ -14,6 +14,7 @@ export { gradientReversal } from './ops/gradient-reversal.ts';
 export { l2Normalize } from './ops/l2-normalize.ts';
 export { addLayerNorm, layerNorm } from './ops/layer-norm.ts';
 export { linear } from './ops/linear.ts';
+export { type Activation, type MlpLayer, mlp } from './ops/mlp.ts';
 export { type PixelOptions, patchify, pixelsToTensor } from './ops/pixels.ts';
 export { globalAveragePool, type MaxPool2dOptions, maxPool2d } from './ops/pool.ts';
 export { type Precision, toCompute, toFloat32 } from './ops/precision.ts';

@@ -1,34 +1,60 @@
-import { torchBackend } from '../backend/torch-backend.ts';
+import { type SavedHandle, torchBackend } from '../backend/torch-backend.ts';
 import { runFusedOp } from '../fused-op.ts';
+import type { Handle } from '../native/load.ts';
 import type { Tensor, Tensor1D, Tensor2D } from '../tf.ts';
 
-/** See ops/linear.ts. The input's gradient is computed only where somebody needs it. */
+/** See ops/linear.ts. */
 export function fusedLinear(x: Tensor, weight_OI: Tensor2D, bias_O: Tensor1D | null): Tensor {
+  const { addon } = torchBackend();
+  return fusedLayer(x, weight_OI, bias_O, {
+    name: 'CoveyLinear',
+    product: (input, weight, bias) => addon.linear(input, weight, bias),
+    inputGradient: (dy, weight) => addon.linearInputGradient(dy, weight),
+  });
+}
+
+/** What is special to a layer that is fused with its neighbours. */
+export interface LayerKernels {
+  readonly name: string;
+  readonly product: (x: Handle, weight: Handle, bias: Handle | null, recording: boolean) => Handle;
+  readonly inputGradient: (dy: Handle, weight: Handle, extra: Handle | undefined) => Handle;
+  /** Held for `inputGradient`, which takes its handle. */
+  readonly extra?: SavedHandle;
+}
+
+/** A layer as one node of the tape. The input's gradient is computed only where somebody needs it. */
+export function fusedLayer(
+  x: Tensor,
+  weight_OI: Tensor2D,
+  bias_O: Tensor1D | null,
+  { name, product, inputGradient, extra }: LayerKernels,
+): Tensor {
   const backend = torchBackend();
   const { addon } = backend;
   const half = backend.isHalf(x);
   const [outputs] = weight_OI.shape;
   return runFusedOp({
-    name: 'CoveyLinear',
+    name,
     inputs: bias_O === null ? { x, weight: weight_OI } : { x, weight: weight_OI, bias: bias_O },
-    forward: () => {
+    forward: (recording) => {
       const input = backend.handleOf(x);
-      const product = backend.withParameter(weight_OI, half, (weight) =>
+      const result = backend.withParameter(weight_OI, half, (weight) =>
         bias_O === null
-          ? addon.linear(input, weight, null)
-          : backend.withParameter(bias_O, half, (bias) => addon.linear(input, weight, bias)),
+          ? product(input, weight, null, recording)
+          : backend.withParameter(bias_O, half, (bias) => product(input, weight, bias, recording)),
       );
       // The weight is saved only to keep its storage alive; backward reaches it through the tensor.
+      const saved = [backend.save(x), backend.save(weight_OI)];
       return {
-        outputs: [backend.tensor(product, [...x.shape.slice(0, -1), outputs])],
-        saved: [backend.save(x), backend.save(weight_OI)],
+        outputs: [backend.tensor(result, [...x.shape.slice(0, -1), outputs])],
+        saved: extra === undefined ? saved : [...saved, extra],
       };
     },
-    backward: ([dy], wanted, [input, weight]) => {
+    backward: ([dy], wanted, [input, weight, held]) => {
       const gradient = backend.handleOf(dy!);
       const result: Record<string, Tensor> = {};
       if (wanted.has('x')) {
-        const dx = backend.withSaved(weight!, half, (handle) => addon.linearInputGradient(gradient, handle));
+        const dx = backend.withSaved(weight!, half, (handle) => inputGradient(gradient, handle, held?.handle));
         result['x'] = backend.tensor(dx, x.shape);
       }
       if (wanted.has('weight')) {

@@ -6,7 +6,9 @@
 namespace covey::generic {
 
 napi_value linear(Call&);
+napi_value linearGelu(Call&);
 napi_value linearInputGradient(Call&);
+napi_value geluLinearInputGradient(Call&);
 napi_value linearWeightGradient(Call&);
 napi_value sumRows(Call&);
 napi_value gelu(Call&);

@@ -3,18 +3,41 @@
 
 namespace covey::generic {
 
-napi_value linear(Call& call) {
-  const auto bias = call.isNull(2) ? Optional<Tensor>() : Optional<Tensor>(call.tensor(2));
-  return call.wrap(at::linear(call.tensor(0), call.tensor(1), bias));
+/// σ(1.702·x), the gate of x·σ(1.702·x).
+static Tensor gateOf(const Tensor& x) { return at::sigmoid(x * 1.702); }
+
+/// Value, and slope where it is asked for (else undefined).
+static std::vector<Tensor> activated(const Tensor& x, bool quick, bool withSlope) {
+  if (!quick) return {at::gelu(x), withSlope ? at::gelu_backward(at::ones_like(x), x) : Tensor()};
+  const Tensor gate = gateOf(x);
+  return {x * gate, withSlope ? gate + x * 1.702 * gate * (1 - gate) : Tensor()};
 }
 
-napi_value linearInputGradient(Call& call) {
+napi_value gelu(Call& call) { return call.wrap(activated(call.tensor(0).contiguous(), call.boolean(1), call.boolean(2))); }
+
+napi_value geluGradient(Call& call) {
+  const Tensor& slope = call.tensor(1);
+  return call.wrap(likeIn(call.tensor(0), slope) * slope);
+}
+
+static Tensor layer(Call& call) {
+  const auto bias = call.isNull(2) ? Optional<Tensor>() : Optional<Tensor>(call.tensor(2));
+  return at::linear(call.tensor(0), call.tensor(1), bias);
+}
+
+napi_value linear(Call& call) { return call.wrap(layer(call)); }
+napi_value linearGelu(Call& call) { return call.wrap(activated(layer(call), call.boolean(3), call.boolean(4))); }
+
+static Tensor inputGradient(Call& call) {
   const Tensor& weight = call.tensor(1);
   const Tensor dy = likeIn(call.tensor(0), weight);
   auto shape = dy.sizes().vec();
   shape.back() = weight.size(1);
-  return call.wrap(at::mm(asRows(dy), weight).view(shape));
+  return at::mm(asRows(dy), weight).view(shape);
 }
+
+napi_value linearInputGradient(Call& call) { return call.wrap(inputGradient(call)); }
+napi_value geluLinearInputGradient(Call& call) { return call.wrap(inputGradient(call) * call.tensor(2)); }
 
 napi_value linearWeightGradient(Call& call) {
   const Tensor x = call.tensor(1).contiguous();
@@ -25,22 +48,6 @@ napi_value linearWeightGradient(Call& call) {
 napi_value sumRows(Call& call) {
   const Tensor& dy = call.tensor(0);
   return call.wrap(at::sum(asRows(dy), {0}, false, wideType(dy)));
-}
-
-/// σ(1.702·x), the gate of x·σ(1.702·x).
-static Tensor gateOf(const Tensor& x) { return at::sigmoid(x * 1.702); }
-
-napi_value gelu(Call& call) {
-  const Tensor x = call.tensor(0).contiguous();
-  const bool withSlope = call.boolean(2);
-  if (!call.boolean(1)) return call.wrap({at::gelu(x), withSlope ? at::gelu_backward(at::ones_like(x), x) : Tensor()});
-  const Tensor gate = gateOf(x);
-  return call.wrap({x * gate, withSlope ? gate + x * 1.702 * gate * (1 - gate) : Tensor()});
-}
-
-napi_value geluGradient(Call& call) {
-  const Tensor& slope = call.tensor(1);
-  return call.wrap(likeIn(call.tensor(0), slope) * slope);
 }
 
 // bf16 rows are normalised in fp32, as PyTorch's autocast does: CUDA's kernel wants weights of the rows' type, and their gradients must not be

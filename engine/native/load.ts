@@ -141,7 +141,17 @@ export interface Addon {
   averageInto(averages: readonly Handle[], values: readonly Handle[], weight: number): void;
 
   linear(x: Handle, weight: Handle, bias: Handle | null): Handle;
+  /** gelu(x·weightᵀ + bias), and gelu's slope there where it is asked for. */
+  linearGelu(
+    x: Handle,
+    weight: Handle,
+    bias: Handle | null,
+    quick: boolean,
+    withSlope: boolean,
+  ): [y: Handle, slope: Handle | null];
   linearInputGradient(dy: Handle, weight: Handle): Handle;
+  /** Of z in linear(gelu(z)), from gelu's slope at z. */
+  geluLinearInputGradient(dy: Handle, weight: Handle, slope: Handle): Handle;
   linearWeightGradient(dy: Handle, x: Handle): Handle;
   sumRows(dy: Handle): Handle;
   layerNorm(

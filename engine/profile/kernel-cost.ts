@@ -56,7 +56,9 @@ const tfjsProduct: Flops = ({ inputs: [a], outputs: [out], flags: [transposed] }
 
 const FLOPS: Readonly<Record<string, Flops>> = {
   linear: rowsByWeight,
+  linearGelu: rowsByWeight,
   linearInputGradient: rowsByWeight,
+  geluLinearInputGradient: rowsByWeight,
   linearWeightGradient: rowsByRows,
   attention: attention(2, 0),
   attentionGradient: attention(4, 1),

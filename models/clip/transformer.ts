@@ -1,11 +1,11 @@
 import {
   addLayerNorm,
   attention,
-  gelu,
   layerNorm,
   linear,
+  type MlpLayer,
+  mlp,
   moduleScope,
-  quickGelu,
   recompute,
   selectTokens,
   type Tensor,
@@ -142,9 +142,12 @@ function afterFirstNorm(
     addLayerNorm(skip, attended, get('ln_2.weight'), get<Tensor1D>('ln_2.bias'), epsOf(options)),
   );
   const delta = moduleScope('mlp', () => {
-    const hidden = linear(second.normalised, get('mlp.c_fc.weight'), get<Tensor1D>('mlp.c_fc.bias'));
-    const activated = options.quickGelu ? quickGelu(hidden) : gelu(hidden);
-    const projected = linear(activated, get('mlp.c_proj.weight'), get<Tensor1D>('mlp.c_proj.bias'));
+    const layer = (name: string): MlpLayer => ({
+      weight: get(`mlp.${name}.weight`),
+      bias: get<Tensor1D>(`mlp.${name}.bias`),
+    });
+    const activation = options.quickGelu ? 'quickGelu' : 'gelu';
+    const projected = mlp(second.normalised, layer('c_fc'), layer('c_proj'), activation);
     return insertAfter?.('mlp')(projected) ?? projected;
   });
   return [second.sum, delta];

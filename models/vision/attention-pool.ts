@@ -1,7 +1,8 @@
 import {
-  gelu,
   layerNorm,
   linear,
+  type MlpLayer,
+  mlp,
   type Tensor,
   type Tensor1D,
   type Tensor2D,
@@ -54,13 +55,17 @@ export function attentionPool(
   { prefix, heads, eps }: { readonly prefix: string; readonly heads: number; readonly eps: number },
 ): Tensor2D {
   const get: ParameterLookup = (name) => parameter(`${prefix}.${name}`);
-  const dense = (x: Tensor, name: string) => linear(x, get<Tensor2D>(`${name}.weight`), get<Tensor1D>(`${name}.bias`));
+  const layer = (name: string): MlpLayer => ({
+    weight: get<Tensor2D>(`${name}.weight`),
+    bias: get<Tensor1D>(`${name}.bias`),
+  });
+  const dense = (x: Tensor, name: string) => linear(x, layer(name).weight, layer(name).bias);
   const width = x_BTD.shape[2]!;
   return tf.tidy(() => {
     const q_1D = dense(tf.reshape(get('latent'), [1, width]), 'q') as Tensor2D;
     const [k_BTD, v_BTD] = tf.split(dense(toFloat32(x_BTD), 'kv'), 2, 2) as [Tensor, Tensor];
     const pooled_BD = dense(attendOnce(q_1D, k_BTD, v_BTD, heads), 'proj');
     const normed_BD = layerNorm(pooled_BD, get('norm.weight'), get<Tensor1D>('norm.bias'), eps);
-    return tf.add(pooled_BD, dense(gelu(dense(normed_BD, 'mlp.fc1')), 'mlp.fc2')) as Tensor2D;
+    return tf.add(pooled_BD, mlp(normed_BD, layer('mlp.fc1'), layer('mlp.fc2'), 'gelu')) as Tensor2D;
   });
 }

@@ -5,11 +5,11 @@ import {
   addTokenAndPosition,
   attention,
   embedding,
-  gelu,
   l2Normalize,
   layerNorm,
   linear,
   loadEngine,
+  mlp,
   type Precision,
   recordForward,
   selectTokens,
@@ -43,6 +43,7 @@ for (let layer = 0; layer < LAYERS; layer++) {
     [`fc${layer}`]: [4 * WIDTH, WIDTH],
     [`fcb${layer}`]: [4 * WIDTH],
     [`proj${layer}`]: [WIDTH, 4 * WIDTH],
+    [`projb${layer}`]: [WIDTH],
   });
 }
 
@@ -57,7 +58,8 @@ function tower(p: Record<string, any>, ids: tf.Tensor, precision: Precision): tf
     const qkv = linear(layerNorm(x, get('ln1w'), get('ln1b'), 1e-5), get('qkv'), get('qkvb'));
     const mixed = linear(attention(qkv as Tensor3D, 3, { causal: layer === 1 }), get('out'), null);
     const { sum, normalised } = addLayerNorm(x, mixed, get('ln2w'), get('ln2b'), 1e-5);
-    x = tf.add(sum, linear(gelu(linear(normalised, get('fc'), get('fcb'))), get('proj'), null));
+    const hidden = { weight: get('fc'), bias: get('fcb') };
+    x = tf.add(sum, mlp(normalised, hidden, { weight: get('proj'), bias: get('projb') }, 'gelu'));
   }
   return l2Normalize(linear(selectTokens(x as Tensor3D, 0), p['projection'], null));
 }

@@ -175,7 +175,7 @@ it.skipIf(!hasTorch)("libtorch's own profiler writes a trace, or says which libt
 describe.skipIf(!hasTorch || onGpu)('placement', () => {
   // The meta device has shapes and no memory. An op that mixes it with a tensor of the CPU throws, and nothing on it can be read.
   // Many operators have no kernel for it in C++ (index_select, native_batch_norm, abs): their ops are checked on a GPU only.
-  it.each(['linear', 'gelu', 'quickGelu', 'l2Normalize', 'addTokenAndPosition', 'globalAveragePool'])(
+  it.each(['linear', 'mlp', 'gelu', 'quickGelu', 'l2Normalize', 'addTokenAndPosition', 'globalAveragePool'])(
     '%s leaves nothing on the CPU',
     async (name) => {
       await loadEngine({ engine: 'torch', threads: 1 });

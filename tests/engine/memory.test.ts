@@ -127,7 +127,9 @@ describe.each(engineNames)('memory on %s', (name) => {
       if (name === 'torch') expect(all.afterForward).toBeLessThan(1.2 * LAYERS);
       expect(some.afterForward).toBeLessThan(0.6 * without.afterForward);
       const peak = ({ peakForward, peakBackward }: ReturnType<typeof measure>) => Math.max(peakForward, peakBackward);
-      expect(peak(all)).toBeLessThan(0.5 * peak(without));
+      // A product in bf16 has its sums in fp32 for a while: all of a model as small as this one, four-fold wide; 4 MB a thread of any other.
+      const sums = precision === 'bf16' ? 8 : 0;
+      expect(peak(all) - sums).toBeLessThan(0.5 * (peak(without) - sums));
     },
   );
 });

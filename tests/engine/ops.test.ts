@@ -22,6 +22,7 @@ describe.skipIf(!hasTorch)('in bf16', () => {
     'layerNorm',
     'addLayerNorm',
     'gelu',
+    'mlp',
     'attention',
     'causal attention',
     'l2Normalize',

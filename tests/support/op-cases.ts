@@ -1,5 +1,6 @@
 // Every differentiable op of the engine with shapes for it: what tests compare between engines, devices and types.
 import {
+  type Activation,
   addLayerNorm,
   addTokenAndPosition,
   attention,
@@ -13,9 +14,11 @@ import {
   layerNorm,
   linear,
   maxPool2d,
+  mlp,
   quickGelu,
   relu,
   selectTokens,
+  type Tensor2D,
   tf,
   toCompute,
   toFloat32,
@@ -28,6 +31,9 @@ const ids = [0, 3, 3, 1, 6, 0];
 export const TOKEN_CASES: Readonly<Record<string, OpCase>> = {
   linear: { shapes: { x: [4, 6, 5], w: [8, 5], b: [8] }, run: ({ x, w, b }) => linear(x, w, b) },
   'linear without bias': { shapes: { x: [7, 20], w: [33, 20] }, run: ({ x, w }) => linear(x, w, null) },
+  'linear over many rows': { shapes: { x: [2, 33, 24], w: [70, 24], b: [70] }, run: ({ x, w, b }) => linear(x, w, b) },
+  mlp: mlpCase([3, 5, 7], 18, 'gelu'),
+  'mlp with quickGelu': mlpCase([4, 3, 20], 33, 'quickGelu'),
   layerNorm: { shapes: { x: [3, 50, 37], w: [37], b: [37] }, run: ({ x, w, b }) => layerNorm(x, w, b, 1e-5) },
   addLayerNorm: {
     shapes: { x: [2, 40, 32], d: [2, 40, 32], w: [32], b: [32] },
@@ -57,6 +63,17 @@ export const TOKEN_CASES: Readonly<Record<string, OpCase>> = {
   selectTokens: { shapes: { x: [3, 4, 5] }, run: ({ x }) => selectTokens(x, [3, 0, 2]) },
   'toCompute and back in fp32': { shapes: { x: [3, 4] }, run: ({ x }) => toFloat32(toCompute(x, 'fp32')) },
 };
+
+function mlpCase(shape: number[], width: number, activation: Activation): OpCase {
+  const inputs = shape.at(-1)!;
+  // Sums as large as their terms, so that differences of them keep their digits.
+  const scaled = (weight: Tensor2D) => tf.mul(weight, weight.shape[1] ** -0.5) as Tensor2D;
+  return {
+    shapes: { x: shape, hw: [width, inputs], hb: [width], ow: [inputs + 1, width], ob: [inputs + 1] },
+    run: ({ x, hw, hb, ow, ob }) =>
+      mlp(x, { weight: scaled(hw), bias: hb }, { weight: scaled(ow), bias: ob }, activation),
+  };
+}
 
 export function batchNormCase(shape: number[], options: BatchNormOptions, residual = false): OpCase {
   const channels = shape.at(-1)!;
