@@ -165,7 +165,8 @@ describe.each(['cpu', 'auto'] as const)('on engine %s', (name) => {
             for (const { name: parameter, offset, length } of trainer.layout.slots) {
               const ours = trainer.reducedGradient.subarray(offset, offset + length).map((sum) => sum / GLOBAL_BATCH);
               const where = `${parameter} at step ${index} with ${workers.length} workers`;
-              expect(distance(ours, expected.gradients.get(parameter)!, least), where).toBeLessThan(1e-5);
+              // The loop's products have other shapes, and a step carries the rounding of those before it.
+              expect(distance(ours, expected.gradients.get(parameter)!, least), where).toBeLessThan(3e-5);
             }
             const buffers = buffersOf(model);
             const wanted = plain.buffersBefore(index + 1);

@@ -1,11 +1,13 @@
 import { systemClock } from '../../common/clock.ts';
 import { CoveyError } from '../../common/errors.ts';
+import { silentLogger } from '../../common/log.ts';
 import type { Assignment } from '../../proto/gen/covey/v1/Assignment.ts';
 import type { Evaluation } from '../../proto/gen/covey/v1/Evaluation.ts';
 import type { JoinResponse } from '../../proto/gen/covey/v1/JoinResponse.ts';
 import type { MemberState } from '../../proto/gen/covey/v1/MemberState.ts';
 import type { StepRecord } from '../../proto/gen/covey/v1/StepRecord.ts';
 import { WorkerClient } from '../../proto/worker-client.ts';
+import { CommitReporter } from '../../worker/control/commit-reporter.ts';
 
 /** Stands in for the tensor plane: a step is done once every member of its generation has arrived at it. */
 export class StepBarrier {
@@ -50,6 +52,15 @@ export class FakeWorker {
   readonly #options: FakeWorkerOptions;
   readonly #barrier: StepBarrier;
   readonly #client: WorkerClient;
+  /** As the real worker's: in order, again while the coordinator is away, and never holding up a step. */
+  readonly #reporter = new CommitReporter<{ generation: number; step: number }>({
+    send: ({ generation, step }) => this.#commitOrNote(generation, step),
+    onDiverged: () => {
+      this.diverged += 1;
+    },
+    clock: systemClock,
+    logger: silentLogger,
+  });
   readonly #dead = new AbortController();
   #stepping: AbortController | null = null;
   #acted = '';
@@ -97,6 +108,7 @@ export class FakeWorker {
   kill(): void {
     this.#stepping?.abort(new Error('killed'));
     this.#dead.abort(new Error('killed'));
+    this.#reporter.close();
     this.#client.close();
   }
 
@@ -116,6 +128,15 @@ export class FakeWorker {
       ...extras,
     };
     return this.#client.commitStep({ run: this.member!.run, memberId: this.member!.memberId, generation, record });
+  }
+
+  async #commitOrNote(generation: number, step: number): Promise<{ diverged: boolean }> {
+    try {
+      return await this.commit(generation, step);
+    } catch (thrown) {
+      this.refusals.push(CoveyError.from(thrown));
+      throw thrown;
+    }
   }
 
   reportEvaluation(generation: number, evaluation: Partial<Evaluation>): Promise<void> {
@@ -205,14 +226,7 @@ export class FakeWorker {
       await this.#barrier.arrive(generation, this.appliedStep + 1, this.#options.name, members.length, signal);
       if (signal.aborted) return;
       this.appliedStep += 1;
-      const step = this.appliedStep;
-      // As the real worker does: reports never hold up training.
-      void this.commit(generation, step).then(
-        ({ diverged }) => {
-          if (diverged) this.diverged += 1;
-        },
-        (thrown: unknown) => this.refusals.push(CoveyError.from(thrown)),
-      );
+      this.#reporter.report({ generation, step: this.appliedStep });
       await new Promise((resolve) => setTimeout(resolve, this.#options.stepMs ?? 10));
     }
   }
