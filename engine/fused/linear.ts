@@ -5,32 +5,28 @@ import type { Tensor, Tensor1D, Tensor2D } from '../tf.ts';
 
 /** See ops/linear.ts. */
 export function fusedLinear(x: Tensor, weight_OI: Tensor2D, bias_O: Tensor1D | null): Tensor {
-  const { addon } = torchBackend();
-  return fusedLayer(x, weight_OI, bias_O, {
-    name: 'CoveyLinear',
-    product: (input, weight, bias) => addon.linear(input, weight, bias),
-    inputGradient: (dy, weight) => addon.linearInputGradient(dy, weight),
-  });
+  return fusedLayer(x, weight_OI, bias_O, { name: 'CoveyLinear' });
 }
 
-/** What is special to a layer that is fused with its neighbours. */
+/** What is special to a layer that is fused with its neighbours; by default it has the kernels of one that stands alone. */
 export interface LayerKernels {
   readonly name: string;
-  readonly product: (x: Handle, weight: Handle, bias: Handle | null, recording: boolean) => Handle;
-  readonly inputGradient: (dy: Handle, weight: Handle, extra: Handle | undefined) => Handle;
+  readonly product?: (x: Handle, weight: Handle, bias: Handle | null, recording: boolean) => Handle;
+  readonly inputGradient?: (dy: Handle, weight: Handle, extra: Handle | undefined) => Handle;
   /** Held for `inputGradient`, which takes its handle. */
   readonly extra?: SavedHandle;
 }
 
 /** A layer as one node of the tape. The input's gradient is computed only where somebody needs it. */
-export function fusedLayer(
-  x: Tensor,
-  weight_OI: Tensor2D,
-  bias_O: Tensor1D | null,
-  { name, product, inputGradient, extra }: LayerKernels,
-): Tensor {
+export function fusedLayer(x: Tensor, weight_OI: Tensor2D, bias_O: Tensor1D | null, kernels: LayerKernels): Tensor {
   const backend = torchBackend();
   const { addon } = backend;
+  const {
+    name,
+    product = (input, weight, bias) => addon.linear(input, weight, bias),
+    inputGradient = (dy, weight) => addon.linearInputGradient(dy, weight),
+    extra,
+  } = kernels;
   const half = backend.isHalf(x);
   const [outputs] = weight_OI.shape;
   return runFusedOp({

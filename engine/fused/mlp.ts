@@ -20,11 +20,9 @@ export function fusedMlp(x: Tensor, hidden: MlpLayer, output: MlpLayer, activati
       slope = slopeThere;
       return value;
     },
-    inputGradient: (dz, weight) => addon.linearInputGradient(dz, weight),
   });
   const y = fusedLayer(activated, output.weight, output.bias, {
     name: 'CoveyGeluLinear',
-    product: (input, weight, bias) => addon.linear(input, weight, bias),
     inputGradient: (dy, weight, slopeHandle) => addon.geluLinearInputGradient(dy, weight, slopeHandle!),
     extra: backend.saveOptional(slope),
   });

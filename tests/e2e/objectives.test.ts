@@ -56,25 +56,23 @@ function train(
   });
 }
 
-async function lastBlobs(cluster: TrainingCluster, steps: number): Promise<Readonly<Record<string, string>>> {
+async function lastCheckpointOf(cluster: TrainingCluster) {
   const client = cluster.client();
-  const store = openObjectStore(cluster.storeUrl);
   try {
-    const { lastCheckpoint } = await client.getRun(RUN);
-    expect(lastCheckpoint?.step).toBe(steps);
-    return (await readManifest(store, lastCheckpoint!.manifestKey)).blobs;
+    return (await client.getRun(RUN)).lastCheckpoint;
   } finally {
     client.close();
-    await store.close();
   }
 }
 
-async function hasCheckpoint(cluster: TrainingCluster): Promise<boolean> {
-  const client = cluster.client();
+async function lastBlobs(cluster: TrainingCluster, steps: number): Promise<Readonly<Record<string, string>>> {
+  const store = openObjectStore(cluster.storeUrl);
   try {
-    return (await client.getRun(RUN)).lastCheckpoint !== null;
+    const last = await lastCheckpointOf(cluster);
+    expect(last?.step).toBe(steps);
+    return (await readManifest(store, last!.manifestKey)).blobs;
   } finally {
-    client.close();
+    await store.close();
   }
 }
 
@@ -132,7 +130,7 @@ describe.each<{ readonly title: string; readonly recipe: Recipe; readonly kept: 
           cluster.workers[0]!.kill('SIGKILL');
         } else if (kills === 1 && generation > lost && step >= 12) {
           // Without a checkpoint it would begin again, and every record be of one generation.
-          if (!(await hasCheckpoint(cluster))) return;
+          if (!(await lastCheckpointOf(cluster))) return;
           kills++;
           await cluster.killAll();
           cluster.startWorker(RUN);
