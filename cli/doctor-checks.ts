@@ -57,7 +57,7 @@ async function checkEngine(name: EngineName): Promise<DoctorCheck> {
     const reason = CoveyError.from(thrown).message;
     const mend = engineCapabilities(name).install;
     if (name !== 'torch') return { name: label, state: 'ok', found: `not available, not needed: ${reason}`, mend };
-    const found = `does not load (${reason}); covey uses the much slower engine cpu`;
+    const found = `does not load (${reason}); covey uses the much slower engine wasm`;
     return { name: label, state: 'warn', found, mend };
   }
 }

@@ -5,7 +5,7 @@
 
 export type EngineName = 'torch' | 'tensorflow' | 'wasm' | 'cpu';
 
-/** Every engine, the fastest first. `auto` takes the first of `torch` and `cpu` that loads; the others must be asked for. */
+/** Every engine, the fastest first. `auto` takes the first of `torch` and `wasm` that loads; the others must be asked for. */
 export const ENGINE_NAMES = ['torch', 'tensorflow', 'wasm', 'cpu'] as const satisfies readonly EngineName[];
 
 export interface EngineCapabilities {

@@ -9,12 +9,12 @@ import { TorchEngine, useTorchBackend } from './torch-engine.ts';
 import { useWasmBackend, WasmEngine } from './wasm-engine.ts';
 
 export interface EngineOptions {
-  /** `auto`: `torch` where the addon is built and loads, else `cpu`. The others are taken only where they are named. */
+  /** `auto`: `torch` where the addon is built and loads, else `wasm`. The others are taken only where they are named. */
   readonly engine: 'auto' | EngineName;
   /** Threads of this thread's numeric kernels; `wasm` and `cpu` always use one. */
   readonly threads: number;
   /**
-   * Of the engine `torch`: `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`. The engine `auto` falls back to `cpu` only where no GPU is
+   * Of the engine `torch`: `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`. The engine `auto` falls back to `wasm` only where no GPU is
    * named. Default: COVEY_DEVICE, else `cpu`.
    */
   readonly device?: DeviceChoice;
@@ -53,7 +53,7 @@ export async function loadEngine(options: EngineOptions): Promise<Engine> {
     return await loadNamed('torch', { ...options, device }, tensors);
   } catch (thrown) {
     if (!CoveyError.is(thrown, 'UNSUPPORTED') || device.startsWith('cuda')) throw thrown;
-    return loadNamed('cpu', { ...options, device: 'cpu' }, tensors);
+    return loadNamed('wasm', { ...options, device: 'cpu' }, tensors);
   }
 }
 

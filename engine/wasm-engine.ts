@@ -1,12 +1,15 @@
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { type HostAccess, registerFallbacks } from './backend/fallback.ts';
+import { registerFilterGradient } from './backend/filter-gradient.ts';
 import { requireOnOurCore } from './backend/our-core.ts';
 import { replaceSegmentSum } from './backend/segment-sum.ts';
+import { engineCapabilities } from './capabilities.ts';
 import { countedStorage, type StoredData } from './counted-storage.ts';
 import type { EngineMemory } from './engine.ts';
 import { InPlaceEngine } from './host-engine.ts';
 import {
+  type BackendValues,
   backend,
   type DataType,
   findBackend,
@@ -36,6 +39,7 @@ interface WasmRecord {
 }
 
 interface WasmBackend extends HostAccess {
+  move(dataId: object, values: BackendValues | null, shape: number[], dtype: DataType, references: number): void;
   readonly dataIdMap: StoredData<WasmRecord>;
   dataIdNextNumber: number;
   readonly wasm: {
@@ -56,7 +60,9 @@ export async function useWasmBackend(): Promise<void> {
     const { setWasmPaths } = requireOnOurCore(file) as WasmPackage;
     setWasmPaths(`${path.dirname(file)}${path.sep}`);
     await withoutNewProcessListeners(async () => setBackend('wasm'));
+    refuseFailedAllocations(wasmBackend());
     transposeBeforeMatMul();
+    registerFilterGradient('wasm');
     replaceSegmentSum();
     registerFallbacks('wasm', wasmBackend());
   }
@@ -69,6 +75,29 @@ function wasmBackend(): WasmBackend {
 
 function bytesOf({ memoryOffset, shape, dtype }: WasmRecord): number {
   return memoryOffset === null ? 0 : util.sizeFromShape(shape) * util.bytesPerElement(dtype);
+}
+
+/** tfjs takes no look at what malloc returns: where there was no memory left it would write over what lies at address 0. */
+function refuseFailedAllocations(wasm: WasmBackend): void {
+  const move = wasm.move.bind(wasm);
+  wasm.move = (dataId, values, shape, dtype, references) => {
+    if (dtype === 'string') return move(dataId, values, shape, dtype, references);
+    const bytes = util.sizeFromShape(shape) * util.bytesPerElement(dtype);
+    // malloc gets the lower 32 bits of a number: it need not fail where there are more.
+    const fits = bytes <= engineCapabilities('wasm').memoryBytesMax;
+    move(dataId, null, fits ? shape : [0], dtype, references);
+    const { id, memoryOffset } = wasm.dataIdMap.get(dataId);
+    if (!fits || memoryOffset === 0) {
+      wasm.dataIdMap.delete(dataId);
+      wasm.wasm.tfjs.disposeData(id);
+      throw new Error(
+        `cannot allocate ${bytes} bytes: a WebAssembly memory, which has 4 GiB at most, is out of memory`,
+      );
+    }
+    if (values === null || values === undefined) return;
+    const { buffer, byteOffset } = values as Float32Array;
+    wasm.wasm.HEAPU8.set(new Uint8Array(buffer, byteOffset, bytes), memoryOffset!);
+  };
 }
 
 /** Emscripten's start-up code puts handlers on the process that rethrow what others may want to handle: they are taken off again. */
@@ -102,13 +131,15 @@ function transposeBeforeMatMul(): void {
         return result;
       };
       const { transposeA, transposeB } = attrs as unknown as { transposeA: boolean; transposeB: boolean };
-      const operands = {
-        a: straight(inputs['a'] as TensorInfo, transposeA),
-        b: straight(inputs['b'] as TensorInfo, transposeB),
-      };
-      const product = matMul({ inputs: operands, attrs: { transposeA: false, transposeB: false }, backend: wasm });
-      for (const { dataId } of made) (wasm as KernelBackend).disposeData(dataId);
-      return product;
+      try {
+        const operands = {
+          a: straight(inputs['a'] as TensorInfo, transposeA),
+          b: straight(inputs['b'] as TensorInfo, transposeB),
+        };
+        return matMul({ inputs: operands, attrs: { transposeA: false, transposeB: false }, backend: wasm });
+      } finally {
+        for (const { dataId } of made) (wasm as KernelBackend).disposeData(dataId);
+      }
     },
   });
 }

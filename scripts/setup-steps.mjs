@@ -121,7 +121,7 @@ export async function debianPackages() {
   const command = `apt-get install -y --no-install-recommends ${missing.join(' ')}`;
   const consequence = missing.includes('nats-server')
     ? 'there is no nats-server: a cluster cannot start until one is on PATH or named by COVEY_NATS_SERVER'
-    : 'covey goes on with the slower engine `cpu`';
+    : 'covey goes on with the slower engine `wasm`';
   const failedStamp = path.join(BUILD, 'apt-failed.stamp');
   const root = process.getuid?.() === 0;
   const recentlyFailed = existsSync(failedStamp) && Date.now() - statSync(failedStamp).mtimeMs < APT_RETRY_MS;
@@ -186,7 +186,7 @@ export async function tfjsBundle() {
 
 export async function nativeAddon() {
   const script = 'scripts/build-addon.mjs';
-  if (!existsSync(path.join(ROOT, script)) || process.env.COVEY_ENGINE === 'cpu') return;
+  if (!existsSync(path.join(ROOT, script)) || ['wasm', 'cpu'].includes(process.env.COVEY_ENGINE)) return;
   // The script keeps its own stamp and says by itself what is missing; here it is only asked when it may have something to do.
   const inputs = [
     'package-lock.json',

@@ -19,7 +19,7 @@ import { judgeCheckpoint } from './judge.ts';
 import { medianStepSeconds, type ObservedRun, type ObservedStep } from './observed-run.ts';
 import { tidyOldRuns } from './old-runs.ts';
 import { DemoProgress, trainingText } from './progress.ts';
-import { demoRunConfig } from './recipe.ts';
+import { type DemoEngine, demoRunConfig } from './recipe.ts';
 import { type DemoSummary, summarise } from './summary.ts';
 import { type TrainedRun, trainRun } from './train-run.ts';
 
@@ -154,20 +154,20 @@ class Demo {
   }
 
   /** Which engine the workers will get, found out here once: without the addon the demo takes a smaller model and says so. */
-  async #engineName(): Promise<{ name: 'torch' | 'cpu'; description: string }> {
+  async #engineName(): Promise<{ name: DemoEngine; description: string }> {
     const engine = await loadEngine({ engine: 'auto', threads: 1 });
     const { description } = engine;
-    const name = engine.name === 'torch' ? 'torch' : 'cpu';
+    const name = engine.name === 'torch' ? 'torch' : 'wasm';
     engine.close();
-    if (name === 'cpu') {
+    if (name === 'wasm') {
       this.#context.output.warn(
-        'the native addon is not built, so the numbers are crunched in JavaScript: a much smaller model learns much less. `npm run build` says what is missing',
+        'the native addon is not built, so the numbers are crunched in WebAssembly: a much smaller model learns much less. `npm run build` says what is missing',
       );
     }
     return { name, description };
   }
 
-  async #train(dataset: DemoDataset, engine: { name: 'torch' | 'cpu' }) {
+  async #train(dataset: DemoDataset, engine: { name: DemoEngine }) {
     const { options, cluster } = await this.#startCluster();
     const { signal, clock } = this.#context;
     const client = new RunClient({ address: cluster.coordinatorAddress }, { clock });

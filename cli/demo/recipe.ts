@@ -41,6 +41,9 @@ export const DEMO_AUGMENT = {
   grayscale: 0.15,
 };
 
+/** What `auto` can turn out to be. */
+export type DemoEngine = 'torch' | 'wasm';
+
 export interface DemoRunOptions {
   readonly run: string;
   readonly seed: number;
@@ -52,7 +55,7 @@ export interface DemoRunOptions {
   readonly tokenizer: string;
   readonly vocabSize: number;
   readonly cacheDir: string;
-  readonly engine: 'torch' | 'cpu';
+  readonly engine: DemoEngine;
 }
 
 const GLOBAL_BATCH = 256;

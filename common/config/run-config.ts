@@ -153,7 +153,7 @@ const workersSchema = z
     engine: z
       .enum(['auto', 'torch', 'tensorflow', 'wasm', 'cpu'])
       .default('auto')
-      .describe('Where the numbers are crunched (docs/engines.md). auto: torch where its addon loads, else cpu'),
+      .describe('Where the numbers are crunched (docs/engines.md). auto: torch where its addon loads, else wasm'),
     device: z
       .enum(['auto', 'cpu', 'cuda'])
       .default('auto')

@@ -34,10 +34,13 @@ Layer layerOf(Call& call) {
   return {x, weight.contiguous(), bias, k == 0 ? 0 : x.numel() / k, n, k, shape};
 }
 
-/// Empty products are ATen's as well.
+/// Empty products are ATen's as well, and in fp32 those of few rows: oneDNN sums such in another order than the same rows among more, which
+/// would tell the lanes of a batch from the whole.
 template <class T>
 bool ownProduct(const Tensor& rows, const Tensor& weight) {
-  return rows.numel() > 0 && weight.numel() > 0 && multiplies<T>();
+  if (rows.numel() == 0 || weight.numel() == 0) return false;
+  const bool few = std::is_same<T, float>::value && rows.numel() / rows.size(-1) < fewestRows;
+  return !few && multiplies<T>();
 }
 
 /// Where a product's sums may lie: in the result if that is fp32, else in scratch memory.

@@ -30,10 +30,6 @@ export interface NativeProfile {
   readonly dropped: number;
 }
 
-/**
- * The C++ surface (engine/native/*.cc). Every returned handle is the caller's to release; arguments stay the caller's. Errors are JavaScript
- * exceptions with code `ATEN`. Shapes and formulas are documented at the C++ functions.
- */
 /** What every optimiser kernel begins with. A kernel without a slot takes null for it. */
 export type UpdateArguments = readonly [
   parameters: readonly Handle[],
@@ -56,6 +52,10 @@ type LambArguments = readonly [
   biasCorrection: boolean,
 ];
 
+/**
+ * The C++ surface (engine/native/*.cc). Every returned handle is the caller's to release; arguments stay the caller's. Errors are JavaScript
+ * exceptions with code `ATEN`. Shapes and formulas are documented at the C++ functions.
+ */
 export interface Addon {
   /** [rank, ...shape] of the first tensor that the last `call` returned. */
   readonly meta: Int32Array;
@@ -276,7 +276,7 @@ export function loadAddon(): Addon {
   if (loaded !== undefined) return loaded;
   const file = addonPath();
   const advice =
-    'run `npm run build` after `apt-get install -y libtorch-dev libopenblas0-openmp g++`, or use the `cpu` engine';
+    'run `npm run build` after `apt-get install -y libtorch-dev libopenblas0-openmp g++`, or use the engine `wasm`';
   if (!existsSync(file)) {
     throw new CoveyError('UNSUPPORTED', `Cannot load the torch engine: ${file} is missing; ${advice}`, {
       fields: { file },

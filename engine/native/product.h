@@ -48,15 +48,17 @@ void multiply(int64_t m, int64_t n, int64_t k, Factor<T> a, Factor<T> b, float* 
   TORCH_CHECK(status == 0, "oneDNN refused a product of [", m, ", ", k, "] and [", k, ", ", n, "] (status ", status, ")");
 }
 
+/// Of fewer rows oneDNN has kernels whose sums have another order.
+constexpr int64_t fewestRows = 64;
+
 /**
  * Calls piece(begin, end) for the rows of a product, a piece a thread. oneDNN's own division may cut the summed axis; whole rows leave each
  * element the order of sums that one thread has.
  */
 template <class F>
 void inPieces(int64_t rows, F&& piece) {
-  constexpr int64_t fewest = 64;  // below that oneDNN has kernels with another order
   const int64_t threads = at::in_parallel_region() ? 1 : at::get_num_threads();
-  const int64_t pieces = std::min<int64_t>(threads, rows / fewest);
+  const int64_t pieces = std::min<int64_t>(threads, rows / fewestRows);
   if (pieces <= 1) return piece(0, rows);
   at::parallel_for(0, pieces, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) piece(rows * i / pieces, rows * (i + 1) / pieces);
@@ -71,7 +73,7 @@ template <class T, class Finish>
 void productOfRows(int64_t rows, int64_t n, int64_t k, const T* a, Factor<T> b, float* sums, Finish&& finish) {
   constexpr int64_t chunkBytes = 4 << 20;  // a larger chunk leaves the cache, a smaller one packs b too often
   inPieces(rows, [&](int64_t begin, int64_t end) {
-    const int64_t most = std::max<int64_t>(64, chunkBytes / sizeof(float) / n);
+    const int64_t most = std::max<int64_t>(fewestRows, chunkBytes / sizeof(float) / n);
     const int64_t chunks = std::max<int64_t>(1, (end - begin + most - 1) / most);
     const Tensor own = sums == nullptr ? at::empty({(end - begin + chunks - 1) / chunks, n}, at::kFloat) : Tensor();
     for (int64_t i = 0; i < chunks; i++) {

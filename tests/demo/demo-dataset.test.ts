@@ -96,7 +96,7 @@ describe('demoRunConfig', () => {
   };
 
   it('is a valid config with a buildable model for either engine', () => {
-    for (const engine of ['torch', 'cpu'] as const) {
+    for (const engine of ['torch', 'wasm'] as const) {
       const config = demoRunConfig({ ...options, engine });
       const model = resolveModelConfig(config.model);
       const expected = engine === 'torch' ? DEMO_MODEL : DEMO_MODEL_WITHOUT_ADDON;
@@ -108,7 +108,7 @@ describe('demoRunConfig', () => {
   it('has lanes for every number of workers it allows', () => {
     for (let workers = 1; workers <= WORKERS_MAX; workers++) {
       expect(lanesFor(workers)).toBeGreaterThanOrEqual(workers);
-      expect(() => demoRunConfig({ ...options, workers, engine: 'cpu' })).not.toThrow();
+      expect(() => demoRunConfig({ ...options, workers, engine: 'wasm' })).not.toThrow();
       expect(() => demoRunConfig({ ...options, workers, engine: 'torch' })).not.toThrow();
     }
   });

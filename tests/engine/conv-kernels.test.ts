@@ -1,4 +1,5 @@
 import { beforeAll, describe, expect, it } from 'vitest';
+import type { EngineName } from '../../engine/capabilities.ts';
 import { fallbackUses, loadEngine, type Tensor, tf, toCompute, toFloat32 } from '../../engine/index.ts';
 import { hasTorch } from '../support/engines.ts';
 import { checkGradients, randomInputs, relativeDifference } from '../support/op-check.ts';
@@ -24,6 +25,12 @@ const CASES: Record<string, { x: number[]; w?: number[]; run: (x: any, w: any) =
     x: [1, 6, 7, 3],
     w: [3, 3, 3, 4],
     run: (x, w) => tf.conv2d(x, w, 2, SIDES),
+  },
+  'conv2d of single pixels': { x: [2, 4, 5, 3], w: [1, 1, 3, 4], run: (x, w) => tf.conv2d(x, w, 1, 'valid') },
+  'conv2d whose filter leaves pixels over': {
+    x: [1, 8, 9, 2],
+    w: [2, 3, 2, 4],
+    run: (x, w) => tf.conv2d(x, w, 3, 'valid'),
   },
   'depthwise conv2d with a multiplier': {
     x: [2, 6, 5, 4],
@@ -51,7 +58,7 @@ const CASES: Record<string, { x: number[]; w?: number[]; run: (x: any, w: any) =
   },
 };
 
-async function evaluate(engine: 'cpu' | 'torch', name: string): Promise<Float32Array[]> {
+async function evaluate(engine: EngineName, name: string): Promise<Float32Array[]> {
   await loadEngine({ engine, threads: 1 });
   const { x, w, run } = CASES[name]!;
   const inputs = Object.values(randomInputs({ x, ...(w ? { w } : {}) }));
@@ -66,17 +73,29 @@ async function evaluate(engine: 'cpu' | 'torch', name: string): Promise<Float32A
   });
 }
 
+/** Compares value and gradients with those on cpu. Returns the kernels that the engine ran in JavaScript. */
+async function differingFromCpu(engine: EngineName, name: string): Promise<string[]> {
+  const plain = await evaluate('cpu', name);
+  const before = new Map(fallbackUses().map(({ kernel, calls }) => [kernel, calls]));
+  const found = await evaluate(engine, name);
+  expect(found.length).toBe(plain.length);
+  for (const [i, values] of found.entries()) expect(relativeDifference(plain[i]!, values)).toBeLessThan(2e-6);
+  return fallbackUses().flatMap(({ kernel, calls }) => (calls === before.get(kernel) ? [] : [kernel]));
+}
+
+describe('stock tfjs convolutions on wasm', () => {
+  const names = Object.keys(CASES).filter((name) => name.startsWith('conv2d'));
+  it.each(names)('%s: value and gradients as on cpu, nothing in JavaScript', async (name) => {
+    expect(await differingFromCpu('wasm', name)).toEqual([]);
+  });
+});
+
 describe.skipIf(!hasTorch)('stock tfjs convolutions and pools on torch', () => {
   beforeAll(async () => void (await loadEngine({ engine: 'torch', threads: 1 })));
 
   it.each(Object.keys(CASES))('%s: value and gradients as on cpu, nothing in JavaScript', async (name) => {
-    const plain = await evaluate('cpu', name);
-    const before = new Map(fallbackUses().map(({ kernel, calls }) => [kernel, calls]));
-    const native = await evaluate('torch', name);
-    const ours = fallbackUses().filter(({ kernel, calls }) => calls !== before.get(kernel));
-    expect(ours.filter(({ kernel }) => /conv|pool|norm/i.test(kernel))).toEqual([]);
-    expect(native.length).toBe(plain.length);
-    for (const [i, values] of native.entries()) expect(relativeDifference(plain[i]!, values)).toBeLessThan(2e-6);
+    const fallbacks = await differingFromCpu('torch', name);
+    expect(fallbacks.filter((kernel) => /conv|pool|norm/i.test(kernel))).toEqual([]);
   });
 
   // tfjs's own kernel divides by the whole window where its forward counts real places only: see tests/conformance/exclusions.json.

@@ -91,7 +91,7 @@ describe.each(engineNames)('the %s engine', (name) => {
 
 it('auto takes the torch engine where its addon is built', async () => {
   const engine = await loadEngine({ engine: 'auto', threads: 1 });
-  expect(engine.name).toBe(hasTorch ? 'torch' : 'cpu');
+  expect(engine.name).toBe(hasTorch ? 'torch' : 'wasm');
 });
 
 it('refuses a number of threads that is none', async () => {

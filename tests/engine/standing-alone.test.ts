@@ -31,7 +31,7 @@ it('the example of engine/README.md trains as printed there: the loss falls, it 
   writeFileSync(file, `${code}${CHECKS}`);
   const { stdout } = await promisify(execFile)(process.execPath, [file], { timeout: 60_000 });
   const found = JSON.parse(stdout.trim().split('\n').at(-1)!);
-  expect(found.engine).toBe(hasTorch ? 'torch' : 'cpu');
+  expect(found.engine).toBe(hasTorch ? 'torch' : 'wasm');
   const { loss, acc } = found.history as { loss: number[]; acc: number[] };
   expect(loss.at(-1)!).toBeLessThan(loss[0]! / 4);
   expect(acc.at(-1)!).toBeGreaterThan(0.93);

@@ -11,6 +11,7 @@ import { keptPatchCount, keptPatches } from '../../models/vision/patch-dropout.t
 import { classTokens, encodeTokens, finalNorm, patchTokens } from '../../models/vision/vit.ts';
 import { vitLayout } from '../../models/vision/vit-layout.ts';
 import { checkTowerFor } from '../../worker/objectives/check-tower.ts';
+import { autoEngines } from '../support/engines.ts';
 
 const SIDE = 32;
 const VISION = { imageSize: SIDE, patchSize: 8, width: 32, layers: 2, headWidth: 16, mlpRatio: 2 };
@@ -91,7 +92,7 @@ describe('train.patchDropout', () => {
   });
 });
 
-describe.each(['cpu', 'auto'] as const)('a ViT under patch dropout on engine %s', (name) => {
+describe.each(autoEngines)('a ViT under patch dropout on engine %s', (name) => {
   let engine: Engine;
   beforeAll(async () => {
     engine = await loadEngine({ engine: name, threads: 1 });

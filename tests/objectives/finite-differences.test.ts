@@ -4,6 +4,7 @@ import { type Engine, loadEngine, tf } from '../../engine/index.ts';
 import { keyGradients } from '../../worker/objectives/key-contrast.ts';
 import { siglipLaneGradients } from '../../worker/objectives/siglip.ts';
 import { viewBatch, viewGradients, viewLogSumExps } from '../../worker/objectives/view-contrast.ts';
+import { autoEngines } from '../support/engines.ts';
 
 const ROWS = 12;
 const WIDTH = 5;
@@ -81,7 +82,7 @@ function keyLossSum(
 
 const lanes = CUTS.slice(1).map((end, i) => ({ begin: CUTS[i]!, count: end - CUTS[i]! }));
 
-describe.each(['cpu', 'auto'] as const)('on engine %s', (name) => {
+describe.each(autoEngines)('on engine %s', (name) => {
   let engine: Engine;
   beforeAll(async () => {
     engine = await loadEngine({ engine: name, threads: 1 });

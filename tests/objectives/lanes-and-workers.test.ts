@@ -16,6 +16,7 @@ import { newObjective } from '../../worker/objectives/new-objective.ts';
 import type { TrainedModel } from '../../worker/objectives/objective.ts';
 import type { StepResult } from '../../worker/train/lane-trainer.ts';
 import { newTrainer } from '../../worker/train/new-trainer.ts';
+import { autoEngines } from '../support/engines.ts';
 import { LockstepWorld } from '../support/lockstep-world.ts';
 import { MAE_CASES } from './mae-cases.ts';
 import {
@@ -147,9 +148,9 @@ const CASES: readonly Case[] = [
   },
 ];
 
-describe.each(['cpu', 'auto'] as const)('on engine %s', (name) => {
+describe.each(autoEngines)('on engine %s', (name) => {
   /** Odd, so that the last batch is the first one again; too few to learn on the slow engine. */
-  const steps = name === 'cpu' ? 3 : 5;
+  const steps = name !== 'torch' ? 3 : 5;
   let engine: Engine;
   beforeAll(async () => {
     engine = await loadEngine({ engine: name, threads: 1 });
@@ -218,8 +219,8 @@ describe.each(['cpu', 'auto'] as const)('on engine %s', (name) => {
   }
 
   const all = [...CASES, ...PROXY_CASES, ...MAE_CASES];
-  // Convolutions in JavaScript would take minutes.
-  const cases = name === 'cpu' ? all.filter(({ model }) => model?.vision?.kind === undefined) : all;
+  // Convolutions without the addon would take minutes.
+  const cases = name !== 'torch' ? all.filter(({ model }) => model?.vision?.kind === undefined) : all;
   describe.each(cases)('$title', (one) => {
     it('has the loss and every gradient of the plain full-batch reference with 1, 2 and 3 workers of uneven lanes', () => {
       const expected = referenceOf(one);

@@ -12,6 +12,7 @@ import { evaluatedModel } from '../../worker/eval/evaluated-model.ts';
 import { checkTowerFor } from '../../worker/objectives/check-tower.ts';
 import { MaeObjective } from '../../worker/objectives/mae.ts';
 import { parameterSpecsFor } from '../../worker/objectives/trained-parameters.ts';
+import { autoEngines } from '../support/engines.ts';
 
 const PATCHES = 36;
 const SEEDS = new Uint32Array(50).map((_, i) => new RandomStream('seed', i).uint32());
@@ -64,7 +65,7 @@ describe('the mask', () => {
   });
 });
 
-describe.each(['cpu', 'auto'] as const)('on engine %s', (name) => {
+describe.each(autoEngines)('on engine %s', (name) => {
   const pictures = 4;
   const seeds = SEEDS.slice(0, pictures);
   let engine: Engine;

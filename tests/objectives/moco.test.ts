@@ -10,6 +10,7 @@ import type { TrainedModel } from '../../worker/objectives/objective.ts';
 import type { LaneTrainer } from '../../worker/train/lane-trainer.ts';
 import { newTrainer } from '../../worker/train/new-trainer.ts';
 import { StateView, stateBytes } from '../../worker/train/state-layout.ts';
+import { autoEngines } from '../support/engines.ts';
 import { LockstepWorld } from '../support/lockstep-world.ts';
 import {
   CASES,
@@ -54,7 +55,7 @@ function distance(ours: ArrayLike<number>, theirs: ArrayLike<number>, least = 1e
   return Math.sqrt(difference / Math.max(size, theirs.length * least ** 2));
 }
 
-describe.each(['cpu', 'auto'] as const)('on engine %s', (name) => {
+describe.each(autoEngines)('on engine %s', (name) => {
   let engine: Engine;
   beforeAll(async () => {
     engine = await loadEngine({ engine: name, threads: 1 });
@@ -140,8 +141,8 @@ describe.each(['cpu', 'auto'] as const)('on engine %s', (name) => {
     return pixelsToTensor(picturesOf(step), shape, { mean: [...MEAN], std: [...STD], precision: 'fp32' });
   }
 
-  // Eighteen layers of convolutions through plain JavaScript take minutes, and show nothing more.
-  const cases = name === 'cpu' ? CASES.filter(({ vision }) => vision !== RESNET) : CASES;
+  // Eighteen layers of convolutions take minutes without the addon, and show nothing more.
+  const cases = name !== 'torch' ? CASES.filter(({ vision }) => vision !== RESNET) : CASES;
 
   describe.each(cases)('$title', (one) => {
     const { plain: settings } = one;
@@ -149,7 +150,7 @@ describe.each(['cpu', 'auto'] as const)('on engine %s', (name) => {
       'has the losses, gradients, key encoder and queue of a plain loop with 1, 2 and 3 workers',
       () => {
         // The slow engine shows the arithmetic once; who holds what is the same code.
-        const worlds = (name === 'cpu' ? WORLDS.slice(2) : WORLDS).map((ranges) => worldOf(one, ranges));
+        const worlds = (name !== 'torch' ? WORLDS.slice(2) : WORLDS).map((ranges) => worldOf(one, ranges));
         const plain = plainOf(one, settings!);
         for (let index = 0; index < STEPS; index++) {
           const pixels = pixelsOf(index);
@@ -157,6 +158,8 @@ describe.each(['cpu', 'auto'] as const)('on engine %s', (name) => {
           pixels.dispose();
           // A bias's gradient is what is left of many that all but cancel: their size is that of the others.
           const least = 0.1 * Math.max(...[...expected.gradients.values()].flatMap((one) => [...one].map(Math.abs)));
+          // On wasm the order of sums depends on the shape, and a step begins with the rounding of those before it.
+          const tolerance = name === 'torch' ? 1e-5 : 1e-5 * (index + 1);
           for (const { step, workers } of worlds) {
             const [first] = step(index);
             // Near zero it is the plain softmax that has no more digits.
@@ -165,8 +168,7 @@ describe.each(['cpu', 'auto'] as const)('on engine %s', (name) => {
             for (const { name: parameter, offset, length } of trainer.layout.slots) {
               const ours = trainer.reducedGradient.subarray(offset, offset + length).map((sum) => sum / GLOBAL_BATCH);
               const where = `${parameter} at step ${index} with ${workers.length} workers`;
-              // The loop's products have other shapes, and a step carries the rounding of those before it.
-              expect(distance(ours, expected.gradients.get(parameter)!, least), where).toBeLessThan(3e-5);
+              expect(distance(ours, expected.gradients.get(parameter)!, least), where).toBeLessThan(tolerance);
             }
             const buffers = buffersOf(model);
             const wanted = plain.buffersBefore(index + 1);

@@ -7,13 +7,14 @@ import { laneMixing, mixed } from '../../worker/objectives/mixup.ts';
 import { allQuarterTurns, quarterTurned, turnedEach } from '../../worker/objectives/quarter-turns.ts';
 import { pairTurns } from '../../worker/objectives/rotation-pairs.ts';
 import { smoothedTargets, softmaxLoss } from '../../worker/objectives/softmax-loss.ts';
+import { autoEngines } from '../support/engines.ts';
 
 const seedsOf = (count: number) => {
   const random = new RandomStream('seeds');
   return new Uint32Array(count).map(() => random.uint32());
 };
 
-describe.each(['cpu', 'auto'] as const)('on engine %s', (name) => {
+describe.each(autoEngines)('on engine %s', (name) => {
   let engine: Engine;
   beforeAll(async () => {
     engine = await loadEngine({ engine: name, threads: 1 });

@@ -195,7 +195,7 @@ describe('batch norm over all lanes of all workers', () => {
           squares += theirs.reduce((sum, value) => sum + value ** 2, 0);
           // Small next to others, a gradient shows the rounding that 20 normalisations of few values blow up.
           const size = theirs.reduce((most, value) => Math.max(most, Math.abs(value)), 1e-2);
-          expect(Math.max(...errors), name).toBeLessThanOrEqual(5e-5 * size);
+          expect(Math.max(...errors), name).toBeLessThanOrEqual((engine.name === 'torch' ? 5e-5 : 1e-4) * size);
         }
         expect(Math.sqrt(differences / squares)).toBeLessThan(1e-5);
         const { statistics } = expected;

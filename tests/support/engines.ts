@@ -16,3 +16,6 @@ export const engineNames: readonly EngineName[] = [
   ...(hasTorch ? (['torch'] as const) : []),
   ...(hasTensorflow ? (['tensorflow'] as const) : []),
 ];
+
+/** What `auto` can be: kernels of our own, and plain tfjs ops. Whoever trains is tested on both. */
+export const autoEngines: readonly EngineName[] = hasTorch ? ['wasm', 'torch'] : ['wasm'];

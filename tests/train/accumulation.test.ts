@@ -5,6 +5,7 @@ import { type Engine, loadEngine } from '../../engine/index.ts';
 import { SoloCollectives } from '../../worker/train/blocking-collectives.ts';
 import type { LaneInput } from '../../worker/train/lane-trainer.ts';
 import { newTrainer } from '../../worker/train/new-trainer.ts';
+import { autoEngines } from '../support/engines.ts';
 
 const SAMPLES = 12;
 const SIDE = 32;
@@ -33,7 +34,7 @@ function wholeBatch(): LaneInput {
   };
 }
 
-describe.each(['cpu', 'auto'] as const)('accumulation on engine %s', (name) => {
+describe.each(autoEngines)('accumulation on engine %s', (name) => {
   let engine: Engine;
   beforeAll(async () => {
     engine = await loadEngine({ engine: name, threads: 1 });

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { RandomStream } from '../../common/random.ts';
 import { type Engine, loadEngine, tf } from '../../engine/index.ts';
 import { clipLaneGradients, clipLogSumExps } from '../../worker/objectives/clip.ts';
+import { autoEngines } from '../support/engines.ts';
 
 const ROWS = 12;
 const WIDTH = 5;
@@ -40,7 +41,7 @@ function textbookLossSum(image: ArrayLike<number>, text: ArrayLike<number>, logS
   return sum;
 }
 
-describe.each(['cpu', 'auto'] as const)('clip objective on engine %s', (name) => {
+describe.each(autoEngines)('clip objective on engine %s', (name) => {
   let engine: Engine;
   beforeAll(async () => {
     engine = await loadEngine({ engine: name, threads: 1 });

@@ -8,6 +8,7 @@ import { SoloCollectives } from '../../worker/train/blocking-collectives.ts';
 import { type LaneInput, LaneTrainer } from '../../worker/train/lane-trainer.ts';
 import { StateView, stateBytes } from '../../worker/train/state-layout.ts';
 import type { WeightUpdaterOptions } from '../../worker/train/weight-updater.ts';
+import { autoEngines } from '../support/engines.ts';
 
 const GLOBAL_BATCH = 12;
 const MODEL: ModelConfig = {
@@ -64,7 +65,7 @@ function stateOf(trainer: LaneTrainer, step: number): StateView {
   return view;
 }
 
-describe.each(['cpu', 'auto'] as const)('LaneTrainer on engine %s', (name) => {
+describe.each(autoEngines)('LaneTrainer on engine %s', (name) => {
   let engine: Engine;
   beforeAll(async () => {
     engine = await loadEngine({ engine: name, threads: 1 });
