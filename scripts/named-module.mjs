@@ -23,7 +23,10 @@ function readArguments(command, textOptions, fail) {
   try {
     const flag = { type: 'boolean' };
     const texts = Object.fromEntries(textOptions.map((name) => [name, { type: 'string' }]));
-    return parseArgs({ allowPositionals: true, options: { json: flag, quick: flag, ...texts } });
+    return parseArgs({
+      allowPositionals: true,
+      options: { json: flag, quick: flag, help: { ...flag, short: 'h' }, ...texts },
+    });
   } catch (error) {
     return fail(
       `${error.message}; use: npm run ${command} -- NAME [--json] [--quick] (more options: bench/README.md)`,
@@ -35,8 +38,13 @@ function readArguments(command, textOptions, fail) {
 function namesIn(folder) {
   if (!existsSync(path.join(ROOT, folder))) return [];
   return readdirSync(path.join(ROOT, folder))
-    .filter((file) => file.endsWith('.ts'))
+    .filter((file) => file.endsWith('.ts') && !file.endsWith('-rank.ts'))
     .map((file) => file.slice(0, -3));
+}
+
+function usage(command, names, textOptions) {
+  const options = ['[--json]', '[--quick]', ...textOptions.map((name) => `[--${name} VALUE]`)].join(' ');
+  return `npm run ${command} -- NAME ${options}\nNAME: ${names.join(', ')}\nWhich options a name takes: bench/README.md\n`;
 }
 
 /** Runs the module of `folder` that the command line names: `run(options) → rows`, and `table(rows)` for people. */
@@ -47,6 +55,10 @@ export async function runNamedModule({ command, folder, textOptions, plainTable 
   };
   const { values, positionals } = readArguments(command, textOptions, fail);
   const names = namesIn(folder);
+  if (values.help) {
+    process.stdout.write(usage(command, names, textOptions));
+    return;
+  }
   const [name] = positionals;
   if (positionals.length !== 1 || !names.includes(name)) fail(`name one of: ${names.join(', ') || '(none yet)'}`, 2);
 
