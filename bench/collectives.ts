@@ -98,7 +98,7 @@ export async function run(options: { json?: boolean; quick?: boolean; chunkBytes
       const ours = new RankProcesses(
         ranksOf(world).map((rank) => [
           process.execPath,
-          fileURLToPath(builtModule('bench/collectives-rank')),
+          fileURLToPath(builtModule('bench/support/collectives-rank')),
           server.url,
           `${rank}`,
           `${world}`,

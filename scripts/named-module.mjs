@@ -38,7 +38,7 @@ function readArguments(command, textOptions, fail) {
 function namesIn(folder) {
   if (!existsSync(path.join(ROOT, folder))) return [];
   return readdirSync(path.join(ROOT, folder))
-    .filter((file) => file.endsWith('.ts') && !file.endsWith('-rank.ts'))
+    .filter((file) => file.endsWith('.ts'))
     .map((file) => file.slice(0, -3));
 }
 

@@ -1,7 +1,7 @@
-import { CoveyError } from '../common/errors.ts';
-import { silentLogger } from '../common/log.ts';
-import type { GroupMember } from '../worker/collectives/collectives.ts';
-import { NatsCollectives } from '../worker/collectives/nats/nats-collectives.ts';
+import { CoveyError } from '../../common/errors.ts';
+import { silentLogger } from '../../common/log.ts';
+import type { GroupMember } from '../../worker/collectives/collectives.ts';
+import { NatsCollectives } from '../../worker/collectives/nats/nats-collectives.ts';
 
 /**
  * One rank of the collectives benchmark, in a process of its own. Arguments: NATS URL, rank, world, chunk bytes. Reads lines
