@@ -8,6 +8,7 @@ import { engineCapabilities } from './capabilities.ts';
 import { countedStorage, type StoredData } from './counted-storage.ts';
 import type { EngineMemory } from './engine.ts';
 import { InPlaceEngine } from './host-engine.ts';
+import { allocationError } from './out-of-memory.ts';
 import {
   type BackendValues,
   backend,
@@ -90,9 +91,8 @@ function refuseFailedAllocations(wasm: WasmBackend): void {
     if (!fits || memoryOffset === 0) {
       wasm.dataIdMap.delete(dataId);
       wasm.wasm.tfjs.disposeData(id);
-      throw new Error(
-        `cannot allocate ${bytes} bytes: a WebAssembly memory, which has 4 GiB at most, is out of memory`,
-      );
+      const reason = `cannot allocate ${bytes} bytes: a WebAssembly memory, which has 4 GiB at most, is out of memory`;
+      throw allocationError(new Error(reason));
     }
     if (values === null || values === undefined) return;
     const { buffer, byteOffset } = values as Float32Array;
